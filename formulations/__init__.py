@@ -1,0 +1,33 @@
+"""Formulations: how one layer of a network becomes variables and rows on a Pyomo block.
+
+A formulation is a frozen dataclass with two methods: ``add(block, layer)`` writes the layer and returns the variables
+of its outputs, ``set_values(block, layer, pre)`` sets every variable to what given pre-activations make of it. The
+layer (`formulations.layer.Layer`) holds only what its bounds have not decided. `EXAMPLES` enrols a formulation in the
+tests.
+"""
+
+from formulations.bigm import BigM
+from formulations.layer import Layer, MaxLayer, PiecewiseLinearLayer, SmoothLayer, add_affine
+from formulations.rows import Row, Rows, add_variables, set_variables
+from formulations.triangle import Triangle
+
+EXACT = (BigM(),)
+RELAXATIONS = (Triangle(),)
+EXAMPLES = EXACT + RELAXATIONS
+
+__all__ = [
+    "EXACT",
+    "EXAMPLES",
+    "RELAXATIONS",
+    "BigM",
+    "Layer",
+    "MaxLayer",
+    "PiecewiseLinearLayer",
+    "Row",
+    "Rows",
+    "SmoothLayer",
+    "Triangle",
+    "add_affine",
+    "add_variables",
+    "set_variables",
+]

@@ -1,0 +1,180 @@
+"""A network as part of a Pyomo model: ``outputs = net(inputs)``, written as variables and rows on a block.
+
+Activation layer k becomes the sub-block ``block.layer[k]``. What its bounds decide needs no binary: a unit that is
+linear on its bounds is one affine equation, a constant one is folded into the next layer. The rest goes to the
+formulation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyomo.environ as pyo
+import scipy.sparse as sp
+
+from formulations import BigM, MaxLayer, PiecewiseLinearLayer, SmoothLayer, add_affine
+from polyopt.activations import GroupMax, PiecewiseLinear
+from polyopt.affine import AffineMap, affine_maps
+from polyopt.bounds.interval import interval
+from polyopt.bounds.result import Bounds
+from polyopt.embedding import Embedding, Part
+from polyopt.inputs import input_range, input_variables
+from polyopt.network import INPUT, Network, Node
+from polyopt.regions import Box
+
+
+def add_network(block, net: Network, inputs, formulation=None, bounds: str | Bounds = "crown") -> list:
+    """Add ``outputs = net(inputs)`` to a Pyomo block and return the output variables, a list of length n_out.
+
+    ``inputs`` are n_in Pyomo variables or affine expressions, with finite bounds (a fixed variable without bounds
+    counts as its value). ``formulation`` (default ``BigM()``) writes the units that ``bounds`` leave undecided:
+    "crown", "interval", or `Bounds` that the caller computed over a region that contains the inputs' bounds.
+
+    Raises ValueError where the inputs' number, kind or bounds do not fit, where the bounds do not belong to the
+    network, and where the formulation is not defined for an activation, naming the layer.
+
+    >>> from polyopt.activations import ReLU
+    >>> from polyopt.layers import Affine
+    >>> net = Network.sequential([Affine([[1.0], [-1.0]], None), ReLU(), Affine([[1.0, 1.0]], None)], (1,))
+    >>> m = pyo.ConcreteModel()
+    >>> m.x = pyo.Var(bounds=(-1, 2))
+    >>> m.net = pyo.Block()
+    >>> y = add_network(m.net, net, [m.x], bounds="interval")
+    >>> y[0].bounds, summary(m.net).unstable
+    ((0.0, 3.0), 2)
+    """
+    if hasattr(block, "embedding"):
+        raise ValueError(f"add_network: block {block.name!r} already holds a network; give each its own block")
+    expressions = list(inputs.values()) if isinstance(inputs, pyo.Var) else list(inputs)
+    if len(expressions) != net.input_size:
+        raise ValueError(f"add_network: {len(expressions)} inputs are given, but the network has {net.input_size}")
+    ranges = np.array([input_range(i, expression) for i, expression in enumerate(expressions)])
+    bounds = _checked(bounds, net, Box(ranges[:, 0], ranges[:, 1]))
+
+    columns = {INPUT: _Columns.of_variables(input_variables(block, expressions, ranges))}
+    maps, output_map = affine_maps(net)
+    block.layer = pyo.Block(range(len(net.activations)))
+    parts = []
+    for k, node in enumerate(net.activations):
+        pre = (*_pull(maps[k], columns), bounds.pre[k].lower, bounds.pre[k].upper)
+        part, columns[node.name] = _add_activation(block.layer[k], node, formulation or BigM(), pre)
+        parts.append(part)
+    weight, bias, variables = _pull(output_map, columns)
+    labels = range(net.output_size)
+    outputs = add_affine(block, "output", labels, weight, bias, variables, bounds.output.lower, bounds.output.upper)
+    block.embedding = Embedding(net, expressions, outputs, bounds, parts)
+    return outputs
+
+
+@dataclass
+class _Columns:
+    """A flattened value whose entries are Pyomo variables or constants."""
+
+    variables: list
+    live: np.ndarray  # entries that are variables, in the order of `variables`
+    constants: np.ndarray  # the value of the other entries, 0 elsewhere
+
+    @classmethod
+    def of_variables(cls, variables: list) -> _Columns:
+        return cls(variables, np.arange(len(variables)), np.zeros(len(variables)))
+
+
+def _checked(bounds: str | Bounds, net: Network, box: Box) -> Bounds:
+    if bounds == "interval":
+        return interval(net, box)
+    if bounds == "crown":
+        from polyopt.bounds.crown import crown  # torch
+
+        return crown(net, box)
+    if not isinstance(bounds, Bounds):
+        raise ValueError(f"add_network: bounds={bounds!r} is unknown; choose 'crown', 'interval' or give Bounds")
+    sizes = [len(layer.lower) for layer in (*bounds.pre, bounds.output)]
+    expected = [node.input_size for node in net.activations] + [net.output_size]
+    if sizes != expected or bounds.region.size != net.input_size:
+        raise ValueError(f"add_network: the bounds are for layers of sizes {sizes}, but the network has {expected}")
+    outside = np.flatnonzero((box.lower < bounds.region.lower) | (box.upper > bounds.region.upper))
+    if len(outside):
+        i = outside[0]
+        raise ValueError(
+            f"add_network: input {i} ranges over [{box.lower[i]}, {box.upper[i]}], but the bounds were computed "
+            f"for [{bounds.region.lower[i]}, {bounds.region.upper[i]}]; compute them over the inputs' own bounds"
+        )
+    return bounds
+
+
+def _pull(affine: AffineMap, columns: dict[str, _Columns]) -> tuple[sp.csr_array, np.ndarray, list]:
+    """Weight, bias and variables of an affine map, with constants folded into the bias."""
+    matrices, variables, bias = [], [], affine.offset
+    for name, term in affine.terms.items():
+        source = columns[name]
+        bias = bias + term @ source.constants
+        matrices.append(sp.csr_array(term[:, source.live]))
+        variables.extend(source.variables)
+    weight = sp.csr_array(sp.hstack(matrices)) if matrices else sp.csr_array((len(bias), 0))
+    weight.eliminate_zeros()
+    return weight, bias, variables
+
+
+def _add_activation(block, node: Node, formulation, pre: tuple) -> tuple[Part, _Columns]:
+    """Write one activation layer; ``pre`` is weight, bias, incoming variables and bounds of its pre-activations."""
+    if isinstance(node.layer, PiecewiseLinear):
+        return _add_piecewise_linear(block, node, formulation, pre)
+    if isinstance(node.layer, GroupMax):
+        return _add_max(block, node, formulation, pre)
+    layer = SmoothLayer(node.name, type(node.layer).__name__, range(node.size), *pre)
+    post = formulation.add(block, layer)
+    everything = np.arange(node.size)
+    none = np.empty(0, int)
+    return Part(block, formulation, none, none, everything, layer, everything), _Columns.of_variables(post)
+
+
+def _add_piecewise_linear(block, node: Node, formulation, pre: tuple) -> tuple[Part, _Columns]:
+    kind = type(node.layer).__name__
+    layer = PiecewiseLinearLayer(node.name, kind, range(node.size), *pre, *node.layer.pieces(node.input_shapes[0]))
+    crossed = layer.crossed.any(0)
+    units = np.arange(node.size)
+    piece = (layer.breakpoints <= layer.lower).sum(0)  # the only piece of a unit that is not crossed
+    slope, intercept = layer.slopes[piece, units], layer.intercepts[piece, units]
+    linear, constant = units[~crossed & (slope != 0)], units[~crossed & (slope == 0)]
+    weight, bias = sp.diags_array(slope) @ layer.weight, slope * layer.bias + intercept
+    lower, upper = layer.range()
+    variables = _add_linear(block, linear, weight, bias, layer.inputs, lower, upper)
+    unstable = units[crossed]
+    rest = layer.take(unstable) if len(unstable) else None
+    variables += formulation.add(block, rest) if rest else []
+    part = Part(block, formulation, linear, constant, unstable, rest, unstable)
+    constants = np.zeros(node.size)
+    constants[constant] = intercept[constant]
+    return part, _Columns(variables, np.concatenate([linear, unstable]), constants)
+
+
+def _add_max(block, node: Node, formulation, pre: tuple) -> tuple[Part, _Columns]:
+    weight, bias, inputs, lower, upper = pre
+    members = _possible_winners(node.layer.groups(*node.input_shapes), lower, upper)
+    decided = np.array([len(group) == 1 for group in members])
+    linear, unstable = np.flatnonzero(decided), np.flatnonzero(~decided)
+    winners = np.array([members[i][0] for i in linear], dtype=int)
+    variables = _add_linear(block, linear, weight, bias, inputs, lower, upper, rows=winners)
+    rest, rows = None, np.empty(0, int)
+    if len(unstable):
+        rows, places = np.unique(np.concatenate([members[i] for i in unstable]), return_inverse=True)
+        groups = np.split(places, np.cumsum([len(members[i]) for i in unstable])[:-1])
+        some = (weight[rows], bias[rows], inputs, lower[rows], upper[rows])
+        rest = MaxLayer(node.name, type(node.layer).__name__, rows, *some, groups, unstable)
+        variables += formulation.add(block, rest)
+    part = Part(block, formulation, linear, np.empty(0, int), unstable, rest, rows)
+    return part, _Columns(variables, np.concatenate([linear, unstable]), np.zeros(node.size))
+
+
+def _add_linear(block, units, weight, bias, inputs, lower, upper, rows=None) -> list:
+    """The decided units as equations ``block.linear = W x + b``, taken from these rows (by default the units' own)."""
+    rows = units if rows is None else rows
+    return add_affine(block, "linear", units, weight[rows], bias[rows], inputs, lower[rows], upper[rows])
+
+
+def _possible_winners(groups: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> list[np.ndarray]:
+    """Of each group the members that can attain the maximum: that of greatest lower bound, and all above it."""
+    best = groups[np.arange(len(groups)), lower[groups].argmax(1)]
+    above = upper[groups] > lower[best][:, None]
+    return [np.unique([first, *group[keep]]) for first, group, keep in zip(best, groups, above, strict=True)]

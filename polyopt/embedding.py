@@ -1,0 +1,118 @@
+"""What `add_network` leaves on a block, and what can be asked of it: size, error, a starting point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyomo.environ as pyo
+
+from formulations import Layer, Rows, set_variables
+from polyopt.bounds.result import Bounds
+from polyopt.inputs import input_range, is_variable
+from polyopt.network import INPUT, Network
+
+
+@dataclass(eq=False)
+class Part:
+    """What became of one activation layer on its block: its linear units, and the layer given to the formulation."""
+
+    block: object
+    formulation: object
+    linear: np.ndarray  # numbers of the units that are affine equations
+    constant: np.ndarray
+    unstable: np.ndarray
+    layer: Layer | None  # what the formulation was given, None where no unit is unstable
+    rows: np.ndarray  # its entries among the layer's pre-activations
+
+
+@dataclass(eq=False)
+class Embedding:
+    """What `add_network` leaves on a block as ``block.embedding``."""
+
+    net: Network
+    inputs: list
+    outputs: list
+    bounds: Bounds
+    parts: list[Part]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Size of an embedded network: units by what their bounds decide, and the block's rows, columns and nonzeros."""
+
+    active: int
+    inactive: int
+    unstable: int
+    binaries: int
+    rows: int
+    columns: int
+    nonzeros: int
+
+
+def summary(block) -> Summary:
+    """How large the embedded network is; ``active`` units are affine equations, ``inactive`` ones constants."""
+    parts = embedding(block).parts
+    rows = [row for row in block.component_data_objects(pyo.Constraint, active=True)]
+    variables = list(block.component_data_objects(pyo.Var))
+    return Summary(
+        active=sum(len(part.linear) for part in parts),
+        inactive=sum(len(part.constant) for part in parts),
+        unstable=sum(len(part.unstable) for part in parts),
+        binaries=sum(variable.is_binary() for variable in variables),
+        rows=len(rows),
+        columns=len(variables),
+        nonzeros=sum(r.matrix.nnz for r in block.component_objects(pyo.Constraint, active=True) if isinstance(r, Rows)),
+    )
+
+
+def replay_error(block) -> float:
+    """``max |block output - net(block input)|`` at the values now loaded in the model's variables."""
+    held = embedding(block)
+    x = np.array([[pyo.value(expression) for expression in held.inputs]])
+    y = np.array([[pyo.value(variable) for variable in held.outputs]])
+    return float(abs(y - held.net(x)).max())
+
+
+def set_point(block, x) -> None:
+    """Set the network's variables to its forward pass at ``x`` (n_in,), as a start for ``solve(..., warm_start=True)``.
+
+    Inputs that are expressions of the caller's variables are left to the caller.
+    """
+    held = embedding(block)
+    values = held.net.values(np.asarray(x, dtype=np.float64)[None])
+    for expression, value in zip(held.inputs, values[INPUT].ravel().tolist(), strict=True):
+        if is_variable(expression) and not expression.fixed:
+            expression.set_value(value, skip_validation=True)
+    if block.component("input"):
+        set_variables(block.input, values[INPUT].ravel()[list(block.input)])
+    for node, part in zip(held.net.activations, held.parts, strict=True):
+        pre = np.concatenate([values[name].ravel() for name in node.inputs])
+        set_variables(part.block.linear, values[node.name].ravel()[part.linear])
+        if part.layer is not None:
+            part.layer.set_pre(part.block, pre[part.rows])
+            part.formulation.set_values(part.block, part.layer, pre[part.rows])
+    set_variables(block.output, values[held.net.nodes[-1].name].ravel())
+
+
+def embedding(block) -> Embedding:
+    """What `add_network` left on the block; ValueError if it left nothing."""
+    if not hasattr(block, "embedding"):
+        raise ValueError(f"block {block.name!r} holds no network; call add_network on it first")
+    return block.embedding
+
+
+def check_domains(model) -> None:
+    """ValueError if the bounds of a network's input have been widened since its rows were written."""
+    for block in model.block_data_objects(active=True):
+        if not hasattr(block, "embedding"):
+            continue
+        region = block.embedding.bounds.region
+        for i, expression in enumerate(block.embedding.inputs):
+            low, high = input_range(i, expression)
+            slack = 1e-9 * (1.0 + abs(region.lower[i]) + abs(region.upper[i]))
+            if low < region.lower[i] - slack or high > region.upper[i] + slack:
+                raise ValueError(
+                    f"block {block.name!r}: input {i} ({expression}) now ranges over [{low}, {high}], but the network "
+                    f"was added for [{region.lower[i]}, {region.upper[i]}] and its rows hold there only; add it again"
+                )

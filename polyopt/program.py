@@ -1,0 +1,195 @@
+"""A Pyomo model as arrays: what a linear or convex quadratic mixed-integer solver is given.
+
+    min or max  c'x + 1/2 x'Qx + offset    subject to    row_lower <= A x <= row_upper,
+                                                 lower <= x <= upper,  x_I integer
+
+Matrix-backed `Rows` are taken as they are; every other constraint goes through Pyomo's own standard representation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyomo.environ as pyo
+import scipy.sparse as sp
+from pyomo.core.base import SortComponents
+from pyomo.repn import generate_standard_repn
+from pyomo.repn.util import categorize_valid_components
+
+from formulations import Row, Rows
+
+_UNDERSTOOD = {
+    pyo.Block,
+    pyo.Objective,
+    pyo.Constraint,
+    pyo.Var,
+    pyo.Param,
+    pyo.Expression,
+    pyo.Suffix,
+    pyo.Set,
+    pyo.RangeSet,
+    pyo.ExternalFunction,
+    pyo.BuildAction,
+    pyo.BuildCheck,
+}
+
+
+@dataclass(eq=False)
+class Program:
+    """The arrays; ``variables[j]`` is the Pyomo variable of column j."""
+
+    variables: list
+    lower: np.ndarray
+    upper: np.ndarray
+    integer: np.ndarray
+    matrix: sp.csr_array
+    row_lower: np.ndarray
+    row_upper: np.ndarray
+    cost: np.ndarray
+    quadratic: sp.csc_array | None  # lower triangle of Q
+    offset: float
+    maximize: bool
+
+
+def to_program(model) -> Program:
+    """The arrays of a Pyomo model's active parts; ValueError for what is neither linear nor a quadratic objective.
+
+    Fixed variables keep their column, with their value as both bounds.
+
+    >>> m = pyo.ConcreteModel()
+    >>> m.x, m.z = pyo.Var(bounds=(0, 4)), pyo.Var(domain=pyo.Binary)
+    >>> m.row = pyo.Constraint(expr=m.x + 2 * m.z <= 3)
+    >>> m.obj = pyo.Objective(expr=m.x + m.z, sense=pyo.maximize)
+    >>> program = to_program(m)
+    >>> program.matrix.toarray(), program.row_upper, program.cost
+    (array([[1., 2.]]), array([3.]), array([1., 1.]))
+    """
+    _refuse_other_components(model)
+    columns = _Columns()
+    rows = _rows(model, columns)
+    objective = _objective(model, columns)
+    count = len(columns.variables)
+    blocks, row_lower, row_upper = zip(*rows, strict=True) if rows else ((), (), ())
+    matrix = sp.csr_array(sp.vstack([_widen(block, count) for block in blocks])) if rows else sp.csr_array((0, count))
+    matrix.sum_duplicates()
+    lower, upper, integer = columns.domains()
+    return Program(
+        columns.variables,
+        lower,
+        upper,
+        integer,
+        matrix,
+        np.concatenate(row_lower) if rows else np.empty(0),
+        np.concatenate(row_upper) if rows else np.empty(0),
+        *objective(count),
+    )
+
+
+class _Columns:
+    """The columns met so far."""
+
+    def __init__(self):
+        self.variables: list = []
+        self._place: dict[int, int] = {}
+
+    def places(self, variables) -> list[int]:
+        """The column of each variable, a new one where it has none."""
+        found = []
+        for variable in variables:
+            place = self._place.setdefault(id(variable), len(self.variables))
+            if place == len(self.variables):
+                self.variables.append(variable)
+            found.append(place)
+        return found
+
+    def domains(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lower and upper bounds, infinite where there is none, and whether a variable is integer."""
+        ends = [(v.value, v.value) if v.fixed else v.bounds for v in self.variables]
+        lower = np.array([-np.inf if low is None else low for low, _ in ends], dtype=np.float64)
+        upper = np.array([np.inf if high is None else high for _, high in ends], dtype=np.float64)
+        integer = np.array([not v.is_continuous() for v in self.variables], dtype=bool)
+        for variable in self.variables:
+            if not variable.is_continuous() and not variable.is_integer() and not variable.is_binary():
+                raise ValueError(f"variable {variable.name!r} has domain {variable.domain}, which is not an interval")
+        return lower, upper, integer
+
+
+def _refuse_other_components(model) -> None:
+    """A component that this translation does not know would be silently left out of the problem."""
+    _, unknown = categorize_valid_components(model, active=True, sort=SortComponents.unsorted, valid=_UNDERSTOOD)
+    if unknown:
+        found = ", ".join(f"{ctype.__name__} {parts[0].name!r}" for ctype, parts in unknown.items())
+        raise ValueError(
+            f"the model has active components that HiGHS does not take: {found}; transform them into linear "
+            "constraints (for pyomo.gdp: TransformationFactory('gdp.bigm')) or deactivate them"
+        )
+
+
+def _rows(model, columns: _Columns) -> list[tuple]:
+    """Blocks of rows as (matrix on the columns known by then, lower, upper)."""
+    blocks, others = [], []
+    for component in model.component_objects(pyo.Constraint, active=True, descend_into=True):
+        if not isinstance(component, Rows):
+            others.extend(row for row in component.values() if row.active)
+            continue
+        kept = [i for i, row in component.items() if type(row) is Row and row.active]
+        others.extend(row for row in component.values() if type(row) is not Row and row.active)
+        places = np.array(columns.places(component.variables), dtype=int)
+        matrix = component.matrix if len(kept) == component.matrix.shape[0] else component.matrix[kept]
+        renamed = sp.csr_array(
+            (matrix.data, places[matrix.indices], matrix.indptr), (len(kept), len(columns.variables))
+        )
+        blocks.append((renamed, component.lower[kept], component.upper[kept]))
+    if others:
+        blocks.append(_linear_rows(others, columns))
+    return blocks
+
+
+def _linear_rows(constraints, columns: _Columns) -> tuple:
+    data, indices, starts, lower, upper = [], [], [0], [], []
+    for constraint in constraints:
+        low, body, high = constraint.to_bounded_expression(evaluate_bounds=True)
+        repn = generate_standard_repn(body, quadratic=False)
+        if repn.nonlinear_expr is not None:
+            raise ValueError(
+                f"constraint {constraint.name!r} is not linear: {constraint.expr}; HiGHS takes linear rows only"
+            )
+        data.extend(repn.linear_coefs)
+        indices.extend(columns.places(repn.linear_vars))
+        starts.append(len(data))
+        lower.append(-np.inf if low is None else low - repn.constant)
+        upper.append(np.inf if high is None else high - repn.constant)
+    shape = (len(constraints), len(columns.variables))
+    return sp.csr_array((np.array(data, float), indices, starts), shape), np.array(lower), np.array(upper)
+
+
+def _objective(model, columns: _Columns):
+    """A function from the number of columns to (cost, lower triangle of Q or None, offset, maximize)."""
+    objectives = list(model.component_data_objects(pyo.Objective, active=True, descend_into=True))
+    if len(objectives) > 1:
+        names = ", ".join(repr(objective.name) for objective in objectives)
+        raise ValueError(f"the model has {len(objectives)} active objectives ({names}); deactivate all but one")
+    if not objectives:
+        return lambda count: (np.zeros(count), None, 0.0, False)
+    (objective,) = objectives
+    repn = generate_standard_repn(objective.expr, quadratic=True)
+    if repn.nonlinear_expr is not None:
+        raise ValueError(f"objective {objective.name!r} is neither linear nor quadratic: {objective.expr}")
+    linear = columns.places(repn.linear_vars)
+    pairs = [sorted(columns.places(pair), reverse=True) for pair in repn.quadratic_vars]
+
+    def arrays(count: int):
+        cost = np.zeros(count)
+        np.add.at(cost, linear, np.array(repn.linear_coefs, dtype=np.float64))
+        quadratic = None
+        if pairs:  # a x_i x_j is 1/2 x'Qx with Q_ij = Q_ji = a, or Q_ii = 2 a
+            entries = [c * (2.0 if i == j else 1.0) for c, (i, j) in zip(repn.quadratic_coefs, pairs, strict=True)]
+            quadratic = sp.csc_array((entries, tuple(zip(*pairs, strict=True))), shape=(count, count))
+        return cost, quadratic, float(repn.constant), objective.sense == pyo.maximize
+
+    return arrays
+
+
+def _widen(matrix: sp.csr_array, columns: int) -> sp.csr_array:
+    return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns))

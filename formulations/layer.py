@@ -99,10 +99,24 @@ class PiecewiseLinearLayer(Layer):
 
     @property
     def crossed(self) -> np.ndarray:
-        """Which breakpoints (k, p) lie between the bounds, so that f changes there; a jump counts at the ends too."""
-        inside = (self.lower < self.breakpoints) & (self.breakpoints < self.upper)
-        touched = (self.lower <= self.breakpoints) & (self.breakpoints <= self.upper)
-        return inside | (touched & (self.jumps != 0))
+        """Which breakpoints (k, p) a can cross between its bounds, so that f has a piece on either side.
+
+        A jump counts at the ends too, but of two equal breakpoints, which enclose the value at the jump, only the one
+        towards the other end.
+        """
+        twins = self.breakpoints[1:] == self.breakpoints[:-1]
+        none = np.zeros((1, self.size), dtype=bool)
+        begins, ends = np.vstack([twins, none]), np.vstack([none, twins])
+        at_lower, at_upper = self.breakpoints == self.lower, self.breakpoints == self.upper
+        inside = (self.lower <= self.breakpoints) & (self.breakpoints <= self.upper)
+        return inside & ~(at_lower & (begins | (self.jumps == 0))) & ~(at_upper & (ends | (self.jumps == 0)))
+
+    @property
+    def passed(self) -> np.ndarray:
+        """Which breakpoints (k, p) lie below a wherever it is between its bounds."""
+        twins = np.vstack([np.zeros((1, self.size), dtype=bool), self.breakpoints[1:] == self.breakpoints[:-1]])
+        stuck = twins & (self.breakpoints == self.upper)  # a is a point, and its value is what the twins enclose
+        return (self.breakpoints <= self.lower) & ~self.crossed & ~stuck
 
     def take(self, units: np.ndarray) -> PiecewiseLinearLayer:
         """The layer of some of the units alone."""
@@ -121,8 +135,7 @@ class PiecewiseLinearLayer(Layer):
 
         Missing points are NaN; the right side of a breakpoint is missing where f is continuous.
         """
-        first = (self.breakpoints < self.lower).sum(0)  # the piece at lower, seen from the left of a breakpoint there
-        last = (self.breakpoints <= self.upper).sum(0)
+        first, last = self.passed.sum(0), (self.passed | self.crossed).sum(0)
         columns = np.arange(self.size)
         ends = [
             self.slopes[j, columns] * a + self.intercepts[j, columns]

@@ -5,13 +5,15 @@
 
     y >= a_j,   y <= a_j + M_j (1 - z_j),   sum_j z_j = 1,   z_j in {0, 1},   M_j = max_{k != j} U_k - L_j.
 
-The survey asks for ``M_j >= max a_j``, which does not suffice: with z_k = 1 the row of j must hold at y = a_k for the
-least a_j, hence the M above. Without binaries the concave envelope gives, with ``L = max_j L_j``,
+The survey asks for ``M_j >= max a_j``, which does not suffice: with z_k = 1 the row of j must hold at y = a_k for
+the least a_j, hence the M above. Without binaries, with ``L = max_j L_j``, t the member of greatest upper bound and
+``U' = max(L_t, max_{k != t} U_k)``,
 
-    y <= L + sum_j (U_j - L)^+ / (U_j - L_j) (a_j - L_j),
+    y <= L + sum_j (U_j - L)^+ / (U_j - L_j) (a_j - L_j)
+    y <= U_t - (U_t - U') / (U_t - L_t) (U_t - a_t)
 
-for at a vertex of the box with the members S at their upper bounds the right side is at least ``max(L, max_S U_j)``,
-and a convex function lies below a linear one on a box if it does so at the vertices.
+for at each vertex of the box the right sides are at least the greatest coordinate, and a convex function lies below a
+linear one on a box if it does so at the vertices. For two members these rows are the convex hull.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ def add_max_binaries(block, layer: MaxLayer) -> list:
     labels = [(layer.units[i], layer.labels[j]) for i, j in zip(unit, member, strict=True)]
     sigma = add_variables(block, "sigma", labels, domain=pyo.Binary)
 
-    big_m = _upper_of_others(layer, unit, member) - layer.lower[member]
+    high = layer.upper[member]
+    top, second = _two_greatest(unit, high)
+    others = np.where(np.isin(np.arange(len(unit)), top), high[second][unit], high[top][unit])
+    big_m = others - layer.lower[member]
     terms = [(1.0, [post[i] for i in unit]), (-1.0, [a[j] for j in member]), (big_m, sigma)]
     block.at_most = Rows(terms, upper=big_m)
     members = sp.csr_array((np.ones(len(unit)), (unit, np.arange(len(unit)))))
@@ -50,9 +55,8 @@ def set_max_values(block, layer: MaxLayer, pre: np.ndarray) -> None:
     best = np.maximum.reduceat(pre[member], _starts(unit))
     set_variables(block.post, best)
     if block.component("sigma"):
-        order = np.lexsort((-pre[member], unit))  # the first of each unit in this order attains the maximum
         attains = np.zeros(len(unit))
-        attains[order[_starts(unit)]] = 1.0
+        attains[_two_greatest(unit, pre[member])[0]] = 1.0
         set_variables(block.sigma, attains)
 
 
@@ -63,10 +67,16 @@ def _add_relaxation(block, layer: MaxLayer) -> tuple[list, list]:
     best = np.maximum.reduceat(low, _starts(unit))
     post = add_variables(block, "post", layer.units, best, np.maximum.reduceat(high, _starts(unit)))
 
+    width = np.where(high > low, high - low, 1.0)
+
     block.at_least = Rows([(1.0, [post[i] for i in unit]), (-1.0, [a[j] for j in member])], lower=0.0)
-    slope = np.maximum(high - best[unit], 0.0) / np.where(high > low, high - low, 1.0)
+    slope = np.maximum(high - best[unit], 0.0) / width
     envelope = sp.csr_array((slope, (unit, member)), shape=(len(post), layer.size))
-    block.envelope = Rows([(1.0, post), (-envelope, a)], upper=best - np.bincount(unit, slope * low))
+    block.from_below = Rows([(1.0, post), (-envelope, a)], upper=best - np.bincount(unit, slope * low))
+
+    top, second = _two_greatest(unit, high)
+    fall = (high[top] - np.maximum(low[top], high[second])) / width[top]
+    block.from_above = Rows([(1.0, post), (-fall, [a[j] for j in member[top]])], upper=high[top] - fall * high[top])
     return a, post
 
 
@@ -81,10 +91,7 @@ def _starts(unit: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.diff(unit, prepend=-1))
 
 
-def _upper_of_others(layer: MaxLayer, unit: np.ndarray, member: np.ndarray) -> np.ndarray:
-    """For each pair the greatest upper bound among the unit's other members."""
-    high = layer.upper[member]
-    order = np.lexsort((-high, unit))
-    first = order[_starts(unit)]
-    second = order[_starts(unit) + 1]  # every group has at least two members, else it would be decided
-    return np.where(np.isin(np.arange(len(unit)), first), high[second][unit], high[first][unit])
+def _two_greatest(unit: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each unit the places of its greatest and second greatest value; every unit has at least two."""
+    order = np.lexsort((-values, unit))
+    return order[_starts(unit)], order[_starts(unit) + 1]

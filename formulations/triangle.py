@@ -82,7 +82,7 @@ def _edges(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
         beyond = (x < x[i]) | (x > x[j])
         is_edge = (x[i] < x[j]) & ~(over > np.where(beyond, -slack, slack)).any(0) & (slope != 0)
         unit = np.flatnonzero(is_edge)
-        edges.append((unit, slope[unit], (y[i] - slope * x[i])[unit]))
+        edges.append((unit, slope[unit], y[i, unit] - slope[unit] * x[i, unit]))
     unit, slope, intercept = (np.concatenate(parts) for parts in zip(*edges, strict=True))
     order = np.argsort(unit, kind="stable")
     return unit[order], slope[order], intercept[order]

@@ -134,7 +134,7 @@ def _add_piecewise_linear(block, node: Node, formulation, pre: tuple) -> tuple[P
     layer = PiecewiseLinearLayer(node.name, kind, range(node.size), *pre, *node.layer.pieces(node.input_shapes[0]))
     crossed = layer.crossed.any(0)
     units = np.arange(node.size)
-    piece = (layer.breakpoints <= layer.lower).sum(0)  # the only piece of a unit that is not crossed
+    piece = layer.passed.sum(0)  # the only one, if no breakpoint is crossed
     slope, intercept = layer.slopes[piece, units], layer.intercepts[piece, units]
     linear, constant = units[~crossed & (slope != 0)], units[~crossed & (slope == 0)]
     weight, bias = sp.diags_array(slope) @ layer.weight, slope * layer.bias + intercept

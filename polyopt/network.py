@@ -170,6 +170,8 @@ def _place(layers, input_shape: Shape, output: str) -> Iterable[Node]:
     for name, layer, inputs in layers:
         if name in by_name or name == INPUT:
             raise ValueError(f"Network: two layers are named {name!r}; names must differ and not be {INPUT!r}")
+        if not isinstance(layer, Layer):
+            raise ValueError(f"Network: layer {name!r} is a {type(layer).__name__}; give a layer of polyopt.layers")
         by_name[name] = (layer, tuple(inputs))
         graph.add_node(name)
         graph.add_edges_from((source, name) for source in inputs)

@@ -1,0 +1,214 @@
+"""Networks inside Pyomo models: inputs, stable units, blocks, copies, bounds, starts, errors."""
+
+import numpy as np
+import pyomo.environ as pyo
+import pytest
+from cases import NETWORKS, chain
+
+import polyopt as po
+from formulations import Row
+from polyopt.activations import ReLU, Sign
+from polyopt.layers import Affine
+
+RELU = NETWORKS["relu"]
+
+
+def maximum(m, expression):
+    m.objective = pyo.Objective(expr=expression, sense=pyo.maximize)
+    result = po.solve(m)
+    assert result.status == "optimal"
+    return result.objective
+
+
+def unit_box_model(net=RELU, **options):
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(range(net.input_size), bounds=(-1, 1))
+    m.net = pyo.Block()
+    return m, po.add_network(m.net, net, m.x, **options)
+
+
+@pytest.fixture(scope="module")
+def optimum():
+    m, y = unit_box_model()
+    return maximum(m, y[0])
+
+
+def test_the_optimum_beats_every_sample_and_replays(optimum):
+    m, y = unit_box_model()
+    best = maximum(m, y[0])
+    samples = RELU(np.random.default_rng(0).uniform(-1, 1, size=(20_000, 3)))[:, 0]
+    assert samples.max() <= best == pytest.approx(optimum, abs=1e-9)
+    assert po.replay_error(m.net) < 1e-6
+
+
+def test_affine_expressions_as_inputs(optimum):
+    m = pyo.ConcreteModel()
+    m.u = pyo.Var(range(3), bounds=(0, 1))
+    m.net = pyo.Block()
+    m.shift = pyo.Param(initialize=-1.0, mutable=True)
+    y = po.add_network(m.net, RELU, [2 * m.u[0] - 1, m.u[1] + m.u[1] + m.shift, 1 - 2 * m.u[2]])
+    assert maximum(m, y[0]) == pytest.approx(optimum, abs=1e-6)
+    assert po.replay_error(m.net) < 1e-6
+
+
+def test_numbers_fixed_and_integer_variables_as_inputs():
+    m = pyo.ConcreteModel()
+    m.free = pyo.Var(initialize=0.25)
+    m.free.fix()
+    m.whole = pyo.Var(domain=pyo.Integers, bounds=(-1, 1))
+    m.net = pyo.Block()
+    y = po.add_network(m.net, RELU, [m.free, m.whole, 0.5])
+    expected = RELU(np.array([[0.25, k, 0.5] for k in (-1, 0, 1)]))[:, 0].max()
+    assert maximum(m, y[0]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_variable_fixed_inside_its_bounds_can_be_moved():
+    m, y = unit_box_model()
+    m.objective = pyo.Objective(expr=y[0])
+    for x in ([0.1, -0.2, 0.9], [-1.0, 1.0, 0.0]):
+        for i in range(3):
+            m.x[i].fix(x[i])
+        assert po.solve(m).objective == pytest.approx(RELU(np.array([x]))[0, 0], abs=1e-6)
+
+
+def test_indexed_blocks_hold_copies_and_two_networks_share_a_model(optimum):
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var([0, 1], range(3), bounds=(-1, 1))
+    m.net = pyo.Block([0, 1])
+    copies = [po.add_network(m.net[k], RELU, [m.x[k, i] for i in range(3)]) for k in m.net]
+    m.other = pyo.Block()
+    (z,) = po.add_network(m.other, chain(lambda n: ReLU(), seed=5, sizes=(2, 4, 1)), copies[0])
+    m.low = pyo.Constraint(expr=z >= -100)
+    assert maximum(m, copies[0][0] + copies[1][0]) == pytest.approx(2 * optimum, abs=1e-5)
+    assert max(map(po.replay_error, [m.net[0], m.net[1], m.other])) < 1e-6
+
+
+def test_a_clone_is_a_model_of_its_own(optimum):
+    m, _ = unit_box_model()
+    other = m.clone()
+    assert other.net.embedding.net is RELU
+    assert maximum(other, other.net.output[0]) == pytest.approx(optimum, abs=1e-6)
+    assert po.replay_error(other.net) < 1e-6
+    assert m.x[0].value is None
+
+
+def test_a_deactivated_block_constrains_nothing_and_a_deleted_one_is_gone():
+    m, _ = unit_box_model()
+    m.net.deactivate()
+    m.objective = pyo.Objective(expr=m.x[0])
+    assert po.solve(m).objective == -1.0
+    m.del_component(m.net)
+    m.net = pyo.Block()
+    assert len(po.add_network(m.net, RELU, m.x)) == 2
+
+
+@pytest.mark.parametrize("kind", ["lp", "mps"])
+def test_a_written_model_has_the_same_optimum(tmp_path, optimum, kind):
+    highspy = pytest.importorskip("highspy")
+    m, y = unit_box_model()
+    m.objective = pyo.Objective(expr=-y[0])
+    m.write(str(tmp_path / f"model.{kind}"))
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)
+    solver.readModel(str(tmp_path / f"model.{kind}"))
+    solver.run()
+    assert solver.getInfo().objective_function_value == pytest.approx(-optimum, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_stable_units_cost_no_binary(name):
+    """On a small box almost every unit is decided by its bounds; the count is that of the bounds themselves."""
+    net = NETWORKS[name]
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(range(net.input_size), bounds=(0.3, 0.301))
+    m.net = pyo.Block()
+    bounds = po.crown(net, po.Box(np.full(net.input_size, 0.3), np.full(net.input_size, 0.301)))
+    po.add_network(m.net, net, m.x, bounds=bounds)
+    size = po.summary(m.net)
+    assert size.unstable <= 2
+    assert size.active + size.inactive + size.unstable == sum(node.size for node in net.activations)
+    if size.unstable == 0:
+        assert size.binaries == 0
+    po.set_point(m.net, np.full(net.input_size, 0.3005))
+    assert all(row.lslack() > -1e-9 and row.uslack() > -1e-9 for row in m.component_data_objects(pyo.Constraint))
+
+
+def test_summary_counts_what_is_there():
+    m, _ = unit_box_model()
+    size = po.summary(m.net)
+    pre = m.net.embedding.bounds.pre
+    unstable = sum(int(((layer.lower < 0) & (layer.upper > 0)).sum()) for layer in pre)
+    inactive = sum(int((layer.upper <= 0).sum()) for layer in pre)
+    assert (size.unstable, size.inactive, size.binaries) == (unstable, inactive, unstable)
+    rows = list(m.net.component_data_objects(pyo.Constraint))
+    assert size.rows == len(rows)
+    assert size.nonzeros == sum(len(row.body.linear_vars) for row in rows)
+    assert all(type(row) is Row for row in rows)
+
+
+def test_given_bounds_are_used_and_must_fit():
+    box = po.Box(-np.ones(3), np.ones(3))
+    m, _ = unit_box_model(bounds=po.interval(RELU, box))
+    assert m.net.embedding.bounds.pre[1].upper.tolist() == po.interval(RELU, box).pre[1].upper.tolist()
+    with pytest.raises(ValueError, match=r"input 0 ranges over .* but the bounds were computed for"):
+        unit_box_model(bounds=po.interval(RELU, po.Box(-0.5 * np.ones(3), np.ones(3))))
+    with pytest.raises(ValueError, match=r"layers of sizes \[5, 5, 2\], but the network has \[5, 4, 2\]"):
+        unit_box_model(
+            bounds=po.interval(
+                NETWORKS["relu"].sequential(chain(lambda n: ReLU(), sizes=(3, 5, 5, 2)).layers, (3,)), box
+            )
+        )
+    with pytest.raises(ValueError, match="bounds='ibp' is unknown; choose 'crown', 'interval'"):
+        unit_box_model(bounds="ibp")
+
+
+def test_widened_inputs_are_noticed_before_solving():
+    m, y = unit_box_model()
+    m.objective = pyo.Objective(expr=y[0])
+    m.x[1].setub(3.0)
+    with pytest.raises(
+        ValueError, match=r"block 'net': input 1 \(x\[1\]\) now ranges over \[-1.*, 3.0\].*add it again"
+    ):
+        po.solve(m)
+
+
+def test_sign_of_something_never_negative_is_never_minus_one():
+    net = po.Network.sequential([Affine([[1.0]], None), ReLU(), Sign()], (1,))
+    m, y = unit_box_model(net)
+    m.objective = pyo.Objective(expr=y[0])
+    assert po.solve(m).objective == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_network_without_activations_is_rows_only():
+    net = po.Network.sequential([Affine([[1.0, -2.0, 0.5]], [3.0])], (3,))
+    m, y = unit_box_model(net)
+    assert maximum(m, y[0]) == pytest.approx(6.5)
+
+
+def test_wrong_inputs_are_refused_with_their_names():
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(range(3), bounds=(-1, 1))
+    m.free = pyo.Var(bounds=(0, None))
+    m.net = pyo.Block()
+    with pytest.raises(ValueError, match="2 inputs are given, but the network has 3"):
+        po.add_network(m.net, RELU, [m.x[0], m.x[1]])
+    with pytest.raises(ValueError, match=r"input 1 depends on variable 'free', whose bounds are \(0, None\)"):
+        po.add_network(m.net, RELU, [m.x[0], m.free, m.x[2]])
+    with pytest.raises(ValueError, match="input 2 depends on variable 'free'"):
+        po.add_network(m.net, RELU, [m.x[0], m.x[1], 1 - m.free])
+    with pytest.raises(ValueError, match=r"input 0 is .* which is not affine"):
+        po.add_network(m.net, RELU, [m.x[0] ** 2, m.x[1], m.x[2]])
+    m.x[0].setlb(2.0)
+    with pytest.raises(ValueError, match=r"variable 'x\[0\]' with bounds \(2.0, 1\).*nothing satisfies"):
+        po.add_network(m.net, RELU, m.x)
+    assert not list(m.net.component_objects())
+
+
+def test_one_block_holds_one_network():
+    m, _ = unit_box_model()
+    with pytest.raises(ValueError, match="block 'net' already holds a network"):
+        po.add_network(m.net, RELU, m.x)
+    m.empty = pyo.Block()
+    for question in (po.summary, po.replay_error, lambda block: po.set_point(block, [0, 0, 0])):
+        with pytest.raises(ValueError, match="block 'empty' holds no network"):
+            question(m.empty)

@@ -10,6 +10,7 @@ from formulations import BigM, Triangle
 from polyopt.bounds.interval import interval
 from polyopt.bounds.result import Bounds, Interval
 from polyopt.embed import add_network
+from polyopt.from_torch import from_torch
 from polyopt.embedding import Summary, replay_error, set_point, summary
 from polyopt.highs import Result, solve
 from polyopt.network import Network, UnsupportedLayer

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pyomo.environ as pyo
+from pyomo.core.expr import identify_variables
 from pyomo.repn import generate_standard_repn
 
 
@@ -15,12 +16,12 @@ def is_variable(expression) -> bool:
 
 
 def input_range(i: int, expression) -> tuple[float, float]:
-    """The finite bounds of input i; a fixed variable without bounds has its value for both."""
-    repn = generate_standard_repn(expression, compute_values=False, quadratic=False)
+    """The finite bounds of input i; a fixed variable counts with its bounds or, where it has none, with its value."""
+    repn = _linear_part(expression)
     if repn.nonlinear_expr is not None:
         raise ValueError(f"input {i} is {expression}, which is not affine; give a variable or an affine expression")
-    low = high = pyo.value(repn.constant)
-    for coefficient, variable in zip(map(pyo.value, repn.linear_coefs), repn.linear_vars, strict=True):
+    low = high = repn.constant
+    for coefficient, variable in zip(repn.linear_coefs, repn.linear_vars, strict=True):
         ends = variable.bounds
         if variable.fixed and None in ends:
             ends = (variable.value, variable.value)
@@ -38,6 +39,18 @@ def input_range(i: int, expression) -> tuple[float, float]:
         products = sorted(coefficient * end for end in ends)
         low, high = low + products[0], high + products[1]
     return low, high
+
+
+def _linear_part(expression):
+    """The standard representation with fixed variables as variables."""
+    fixed = [v for v in identify_variables(expression, include_fixed=True) if v.fixed]
+    for variable in fixed:
+        variable.fixed = False
+    try:
+        return generate_standard_repn(expression, quadratic=False)
+    finally:
+        for variable in fixed:
+            variable.fixed = True
 
 
 def input_variables(block, expressions: list, ranges: np.ndarray) -> list:

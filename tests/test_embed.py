@@ -63,7 +63,11 @@ def test_numbers_fixed_and_integer_variables_as_inputs():
 
 
 def test_a_variable_fixed_inside_its_bounds_can_be_moved():
-    m, y = unit_box_model()
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(range(3), bounds=(-1, 1))
+    m.x[0].fix(0.7)
+    m.net = pyo.Block()
+    y = po.add_network(m.net, RELU, [m.x[0], 1.0 * m.x[1], m.x[2]])
     m.objective = pyo.Objective(expr=y[0])
     for x in ([0.1, -0.2, 0.9], [-1.0, 1.0, 0.0]):
         for i in range(3):

@@ -10,11 +10,15 @@ from formulations import BigM, Triangle
 from polyopt.bounds.interval import interval
 from polyopt.bounds.result import Bounds, Interval
 from polyopt.embed import add_network
-from polyopt.from_torch import from_torch
 from polyopt.embedding import Summary, replay_error, set_point, summary
+from polyopt.from_onnx import from_onnx
+from polyopt.from_sklearn import from_sklearn
+from polyopt.from_torch import from_torch
 from polyopt.highs import Result, solve
 from polyopt.network import Network, UnsupportedLayer
 from polyopt.regions import Box
+from polyopt.to_onnx import to_onnx
+from polyopt.to_torch import to_torch
 
 if TYPE_CHECKING:
     from polyopt.bounds.crown import crown
@@ -33,11 +37,16 @@ __all__ = [
     "UnsupportedLayer",
     "add_network",
     "crown",
+    "from_onnx",
+    "from_sklearn",
+    "from_torch",
     "interval",
     "replay_error",
     "set_point",
     "solve",
     "summary",
+    "to_onnx",
+    "to_torch",
 ]
 
 

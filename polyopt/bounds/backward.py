@@ -1,0 +1,201 @@
+"""Linear bounds carried backwards through a network: from rows on its nodes to rows on its input.
+
+Rows ``sum_k A_k y_k + b`` on the values ``y_k`` of some nodes are bounded from below by replacing the last node's value
+with what it is of its inputs: exactly for a linear layer, ``A y = (A W) x + A offset``; by its relaxation for a
+nonlinear one, where a positive coefficient takes the line below and a negative coefficient the line above. What
+remains at the input, ``A x + b``, is at least ``A c - |A| r + b`` on a box with centre ``c`` and radius ``r``.
+
+Coefficients have shape (batch, rows, size of the node); the batch is 1 as long as they depend on no box.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+from torch.nn.functional import conv_transpose2d
+
+from polyopt.bounds.interval import rule_for
+from polyopt.bounds.relaxation import Relaxation
+from polyopt.layers import Add, Affine, AvgPool2d, Concat, Constant, Conv2d, Linear, Reshape, Scale
+from polyopt.network import INPUT, Network, Node
+
+ENTRIES = 2**24  # coefficients held at a time; more rows than this allows are bounded one part after the other
+
+
+class Backward:
+    """A network's layers ready to be passed backwards, on one device and in one precision.
+
+    ``relaxations`` holds, by name, the relaxation of every nonlinear layer that a pass may meet.
+    """
+
+    def __init__(self, net: Network, device=None, dtype: torch.dtype = torch.float64):
+        self.nodes = net.nodes
+        self.input_size = net.input_size
+        self.relaxations: dict[str, Relaxation] = {}
+        self._device, self._dtype = device, dtype
+        linear = [node for node in net.nodes if isinstance(node.layer, Linear)]
+        self._transposed = {node.name: rule_for(node, RULES)(node, self.tensor) for node in linear}
+        self._offsets = {node.name: self.tensor(node.layer.offset(*node.input_shapes)) for node in linear}
+
+    def tensor(self, values: np.ndarray | sp.csr_array) -> Tensor:
+        """A dense array or a sparse matrix as a tensor."""
+        if sp.issparse(values):
+            entries = values.tocoo()
+            place = torch.tensor(np.array(entries.coords), dtype=torch.int64)
+            matrix = torch.sparse_coo_tensor(place, torch.tensor(entries.data), values.shape, check_invariants=False)
+            return matrix.to(self._device, self._dtype).coalesce()
+        return torch.tensor(values, dtype=self._dtype, device=self._device)
+
+    def bounds(self, node: Node, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower and upper bounds (batch, node.size) on a linear node over boxes with these centres and radii.
+
+        The upper bound of a row is minus the lower bound of its negative, so that one pass serves both.
+        """
+        operators = node.layer.operators(*node.input_shapes)
+        widest = max(self.input_size, *(n.size for n in self.nodes))
+        count = max(1, ENTRIES // (2 * len(center) * widest))
+        parts = []
+        for first in range(0, node.size, count):
+            rows = slice(first, first + count)
+            offset = self._offsets[node.name][rows]
+            coefficients = {}
+            for name, operator in zip(node.inputs, operators, strict=True):
+                part = operator[rows]
+                part = self.tensor(part.toarray() if sp.issparse(part) else part)
+                _accumulate(coefficients, name, torch.cat([part, -part])[None])
+            A, b = self.pull(coefficients, torch.cat([offset, -offset])[None])
+            parts.append((_dot(A, center) - _dot(A.abs_(), radius) + b).unflatten(1, (2, -1)))
+        both = torch.cat(parts, dim=2)
+        return both[:, 0], -both[:, 1]
+
+    def pull(self, coefficients: dict[str, Tensor], constant: Tensor) -> tuple[Tensor, Tensor]:
+        """``A`` (batch, rows, n_in) and ``b`` (batch, rows) with ``A x + b <= sum_k A_k y_k(x) + constant``.
+
+        ``coefficients`` holds the ``A_k`` by the names of their nodes, and is used up.
+        """
+        for node in reversed(self.nodes):
+            rows = coefficients.pop(node.name, None)
+            if rows is None:
+                continue
+            if node.name in self._transposed:
+                constant = constant + rows @ self._offsets[node.name]
+                parts = self._transposed[node.name](rows)
+            else:
+                rows, shift = _through(self.relaxations[node.name], rows, node.input_size)
+                constant = constant + shift
+                parts = rows.split([math.prod(shape) for shape in node.input_shapes], dim=2)
+            for name, part in zip(node.inputs, parts, strict=True):
+                _accumulate(coefficients, name, part)
+        if INPUT not in coefficients:
+            coefficients[INPUT] = constant.new_zeros(1, constant.shape[1], self.input_size)
+        return coefficients[INPUT], constant
+
+
+def _accumulate(coefficients: dict[str, Tensor], name: str, part: Tensor) -> None:
+    coefficients[name] = coefficients[name] + part if name in coefficients else part
+
+
+def _dot(A: Tensor, x: Tensor) -> Tensor:
+    """``A x`` for (batch or 1, rows, n) and (batch, n): (batch, rows)."""
+    return x @ A[0].T if len(A) == 1 else (A @ x.unsqueeze(-1)).squeeze(-1)
+
+
+def _through(relaxation: Relaxation, rows: Tensor, input_size: int) -> tuple[Tensor, Tensor]:
+    """Rows on a nonlinear layer's outputs as rows on its joined inputs, and the constants this leaves."""
+    positive, negative = rows.clamp(min=0.0), rows.clamp(max=0.0)
+    shift = _dot(positive, relaxation.lower_intercept) + _dot(negative, relaxation.upper_intercept)
+    rows = positive * relaxation.lower_slope.unsqueeze(1)
+    rows.addcmul_(negative, relaxation.upper_slope.unsqueeze(1))
+    if relaxation.source is None:
+        return rows, shift
+    source = relaxation.source.unsqueeze(1).expand_as(rows)
+    return rows.new_zeros(*rows.shape[:2], input_size).scatter_add_(2, source, rows), shift
+
+
+# Each rule takes a node and a function that makes tensors, and returns the map from rows on the node's output to the
+# rows on each of its inputs.
+
+
+def _affine(node, tensor):
+    weight = tensor(node.layer.weight)
+    if weight.is_sparse:
+        # a sparse matrix multiplies from the left only
+        return lambda rows: ((weight.T @ rows.flatten(0, 1).T).T.unflatten(0, rows.shape[:2]),)
+
+    def transposed(rows):
+        # units that are inactive on all boxes leave columns of zeros
+        live = torch.nonzero((rows.amax((0, 1)) != 0) | (rows.amin((0, 1)) != 0))[:, 0]
+        if len(live) > 0.8 * len(weight):
+            return (rows @ weight,)
+        return (rows.index_select(2, live) @ weight.index_select(0, live),)
+
+    return transposed
+
+
+def _scale(node, tensor):
+    scale = tensor(np.broadcast_to(node.layer.scale, node.shape).ravel())
+    return lambda rows: (rows * scale,)
+
+
+def _conv(node, tensor):
+    weight = tensor(node.layer.weight)
+    return lambda rows: (_onto_image(node, rows.reshape(-1, *node.shape), weight).reshape(*rows.shape[:2], -1),)
+
+
+def _avg_pool(node, tensor):
+    """The mean's transpose: divide, then add each entry to all places of its window; channels do not mix."""
+    ones = tensor(np.ones((1, 1, *node.layer.kernel)))
+    counts = tensor(node.layer.counts(node.input_shapes[0]))
+    return lambda rows: (
+        _onto_image(node, rows.reshape(-1, 1, *node.shape[1:]) / counts, ones).reshape(*rows.shape[:2], -1),
+    )
+
+
+def _onto_image(node: Node, images: Tensor, weight: Tensor) -> Tensor:
+    """The transpose of a convolution: onto the padded image, whose padding is then cut off."""
+    layer, (_, height, width) = node.layer, node.input_shapes[0]
+    (top, bottom), (left, right) = layer.padding
+    reached = [
+        (n - 1) * s + d * (k - 1) + 1
+        for n, s, d, k in zip(node.shape[1:], layer.stride, layer.dilation, layer.kernel, strict=True)
+    ]
+    rest = (top + height + bottom - reached[0], left + width + right - reached[1])  # places no window reaches
+    groups = getattr(layer, "groups", 1)
+    padded = conv_transpose2d(
+        images, weight, stride=layer.stride, output_padding=rest, groups=groups, dilation=layer.dilation
+    )
+    return padded[:, :, top : top + height, left : left + width]
+
+
+def _reshape(node, tensor):
+    return lambda rows: (rows,)
+
+
+def _add(node, tensor):
+    return lambda rows: (rows,) * len(node.inputs)
+
+
+def _concat(node, tensor):
+    axis = node.layer.axis
+    sizes = [shape[axis] for shape in node.input_shapes]
+    return lambda rows: tuple(part.flatten(2) for part in rows.unflatten(2, node.shape).split(sizes, dim=2 + axis))
+
+
+def _constant(node, tensor):
+    return lambda rows: ()
+
+
+RULES = {
+    Affine: _affine,
+    Scale: _scale,
+    Conv2d: _conv,
+    AvgPool2d: _avg_pool,
+    Reshape: _reshape,
+    Add: _add,
+    Concat: _concat,
+    Constant: _constant,
+}

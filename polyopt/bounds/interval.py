@@ -1,0 +1,118 @@
+"""Interval bounds: each layer's range over the box of its input bounds, one layer after the other.
+
+A linear layer maps the box with centre ``c`` and radius ``r`` to ``W c + b`` plus or minus ``|W| r``. An activation's
+range is exact. What is lost are the dependences between the entries of a layer.
+
+Numbers are rounded to nearest, not outwards: expect errors of a few 1e-16 of the magnitudes summed in each layer.
+
+Source: Gowal et al., "Scalable verified training for provably robust image classification", ICCV 2019, section 3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from polyopt.activations import GroupMax, PiecewiseLinear, Smooth
+from polyopt.bounds.result import Bounds, Interval
+from polyopt.layers import Linear
+from polyopt.network import INPUT, Network, Node, UnsupportedLayer
+from polyopt.regions import Box
+
+Values = dict[str, Interval]  # bounds on nodes by name, arrays (batch, *shape)
+
+
+def interval(net: Network, box: Box) -> Bounds:
+    """Interval bounds on every layer of ``net`` over ``box``, or over each box of a batch.
+
+    >>> from polyopt.layers import Affine
+    >>> from polyopt.activations import ReLU
+    >>> net = Network.sequential([Affine([[1.0, -1.0]], [0.0]), ReLU(), Affine([[2.0]], [1.0])], (2,))
+    >>> bounds = interval(net, Box([0.0, 0.0], [1.0, 3.0]))
+    >>> bounds.pre[0]
+    Interval(lower=array([-3.]), upper=array([1.]))
+    >>> bounds.output
+    Interval(lower=array([1.]), upper=array([3.]))
+    """
+    values = start(net, box)
+    for node in net.nodes:
+        values[node.name] = step(node, values)
+    return collect(net, box, values)
+
+
+def start(net: Network, box: Box) -> Values:
+    """The bounds on the network's input."""
+    if box.size != net.input_size:
+        raise ValueError(f"bounds: the box has {box.size} dimensions, but the network has {net.input_size} inputs")
+    return {INPUT: Interval(*(side.reshape(-1, *net.input_shape) for side in (box.lower, box.upper)))}
+
+
+def step(node: Node, values: Values) -> Interval:
+    """The bounds on a node that follow from the bounds on its inputs alone."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lower, upper = rule_for(node, RULES)(node, *(values[name] for name in node.inputs))
+    shape = (len(values[INPUT].lower), *node.shape)
+    # numbers too large for float64 leave nothing known
+    lower, upper = np.where(np.isnan(lower), -np.inf, lower), np.where(np.isnan(upper), np.inf, upper)
+    return Interval(np.broadcast_to(lower, shape), np.broadcast_to(upper, shape))
+
+
+def joined(node: Node, values: Values) -> Interval:
+    """The bounds on all inputs of a node, flattened and joined end to end: (batch, node.input_size)."""
+    parts = [values[name] for name in node.inputs]
+    return Interval(
+        *(
+            np.concatenate([side.reshape(len(side), -1) for side in sides], axis=1)
+            for sides in zip(*((part.lower, part.upper) for part in parts), strict=True)
+        )
+    )
+
+
+def collect(net: Network, box: Box, values: Values) -> Bounds:
+    """The result, with the batch dimension only where the region has one."""
+
+    def shaped(bounds: Interval) -> Interval:
+        return Interval(*(side.reshape(*box.lower.shape[:-1], -1) for side in (bounds.lower, bounds.upper)))
+
+    pre = tuple(shaped(joined(node, values)) for node in net.activations)
+    return Bounds(box, pre, shaped(values[net.nodes[-1].name]))
+
+
+def rule_for(node: Node, rules: dict):
+    """The rule of the node's layer kind, or of the nearest kind it derives from."""
+    for kind in type(node.layer).__mro__:
+        if kind in rules:
+            return rules[kind]
+    known = ", ".join(kind.__name__ for kind in rules)
+    raise UnsupportedLayer(
+        f"bounds: there is no rule for layer {node.name!r} ({type(node.layer).__name__}), only for {known}"
+    )
+
+
+def _linear(node, *inputs):
+    center = node.layer(*(bounds.center for bounds in inputs))
+    radius = node.layer.absolute()(*(bounds.radius for bounds in inputs))
+    return center - radius, center + radius
+
+
+def _monotone(node, *inputs):
+    return node.layer(*(bounds.lower for bounds in inputs)), node.layer(*(bounds.upper for bounds in inputs))
+
+
+def _piecewise(node, bounds):
+    """The range over the ends and the breakpoints between them.
+
+    A breakpoint counts with the values of all pieces that meet there, so that a function that jumps at 0 has both
+    sides and the value at 0 even on an interval that only just reaches 0: rounding may have carried it there.
+    """
+    breakpoints, slopes, intercepts = (part[:, None] for part in node.layer.pieces(node.shape))  # (pieces, 1, n)
+    lower, upper = (side.reshape(len(side), -1) for side in (bounds.lower, bounds.upper))
+    infinite = np.full_like(slopes[:1], np.inf)
+    ends = np.concatenate([-infinite, breakpoints, infinite])
+    points = np.clip(ends, lower, upper)[:, None]  # (pieces + 1, 1, batch, n)
+    meets = (ends[:-1] <= points) & (points <= ends[1:])
+    values = slopes * points + intercepts
+    lowest, highest = np.where(meets, values, np.inf).min((0, 1)), np.where(meets, values, -np.inf).max((0, 1))
+    return lowest.reshape(bounds.lower.shape), highest.reshape(bounds.upper.shape)
+
+
+RULES = {Linear: _linear, PiecewiseLinear: _piecewise, Smooth: _monotone, GroupMax: _monotone}

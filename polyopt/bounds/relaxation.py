@@ -1,0 +1,159 @@
+"""Linear relaxations of the nonlinear layers: for each unit, one line below and one line above its graph on [l, u].
+
+Of all lines above a function ``f`` on ``[l, u]``, the one that encloses the least area passes lowest at the midpoint
+``m = (l + u) / 2``: it is the edge (or the tangent) of the concave envelope of ``f`` at ``m``. The least area below is
+the convex envelope's. For ReLU these are CROWN's chord and its adaptive lower slope.
+
+In every rule only the slope is searched for. The intercept of the line above is then ``max f(a) - slope * a`` over
+``[l, u]``, from the few points where this maximum can lie: whatever the slope, the line is above the function.
+
+Source: Zhang et al., "Efficient neural network robustness certification with general activation functions",
+NeurIPS 2018, section 3.2 and tables 2 and 3.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from polyopt.activations import GroupMax, PiecewiseLinear, Sigmoid, Softplus, Tanh
+from polyopt.bounds.interval import rule_for
+from polyopt.network import Node
+
+STEEPEST = 1e6  # a chord over a jump can be as steep as it likes; it would enlarge the rounding errors of its input
+BISECTIONS = 25
+EQUAL = 1e-10  # choices that differ by this share of a unit's range count as equal, so that rounding decides nothing
+
+
+class Relaxation(NamedTuple):
+    """``lower_slope * a + lower_intercept <= y <= upper_slope * a + upper_intercept``, all of shape (batch, n).
+
+    ``a`` is the unit's own input; where ``source`` (batch, n) is given, it is entry ``source`` of the joined inputs.
+    """
+
+    lower_slope: Tensor
+    lower_intercept: Tensor
+    upper_slope: Tensor
+    upper_intercept: Tensor
+    source: Tensor | None = None
+
+
+def relax(node: Node, lower: Tensor, upper: Tensor) -> Relaxation:
+    """The relaxation of a nonlinear layer whose flattened, joined input lies in ``[lower, upper]``, (batch, n).
+
+    >>> from polyopt.activations import ReLU
+    >>> node = Node("relu", ReLU(), ("input",), ((1,),), (1,))
+    >>> [float(part[0, 0]) for part in relax(node, torch.tensor([[-1.0]]), torch.tensor([[3.0]]))[:4]]
+    [1.0, 0.0, 0.75, 0.75]
+    """
+    return rule_for(node, RULES)(node, lower, upper)
+
+
+def _piecewise(node, lower, upper):
+    breakpoints, slopes, intercepts = (
+        torch.tensor(part, dtype=lower.dtype, device=lower.device).unsqueeze(1)
+        for part in node.layer.pieces(node.shape)
+    )
+    infinite = torch.full_like(slopes[:1], torch.inf)
+    ends = torch.cat([-infinite, breakpoints, infinite])  # (pieces + 1, 1, n)
+    points = torch.clamp(ends, lower, upper)  # (pieces + 1, batch, n)
+    # at a jump the line must clear the pieces of both sides
+    meets = (ends[:-1] <= points.unsqueeze(1)) & (points.unsqueeze(1) <= ends[1:])
+    values = slopes * points.unsqueeze(1) + intercepts
+    above = _line_above(points, torch.where(meets, values, -torch.inf).amax(1))
+    below = _line_above(points, torch.where(meets, -values, -torch.inf).amax(1))
+    lines = (*(0.0 - part for part in below), *above)
+    # a unit that stays strictly inside one piece is that piece, without the rounding of a chord
+    only = ((ends[:-1] < lower) & (upper < ends[1:])).to(lower.dtype)
+    piece, several = ((only * slopes).sum(0), (only * intercepts).sum(0)), only.sum(0) == 0
+    return Relaxation(*(torch.where(several, line, own) for line, own in zip(lines, piece * 2, strict=True)))
+
+
+def _line_above(points: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and intercept of the line above the points (k, batch, n) that is lowest at their midpoint.
+
+    Its slope is that of a chord between two of the points.
+    """
+    first, second = torch.triu_indices(len(points), len(points), offset=1, device=points.device)
+    run, rise = points[second] - points[first], values[second] - values[first]
+    slopes = torch.where(run > 0, rise / run, 0.0).clamp(-STEEPEST, STEEPEST)  # (pairs, batch, n)
+    intercepts = (values - slopes.unsqueeze(1) * points).amax(1)
+    heights = slopes * (points[0] + points[-1]) / 2 + intercepts
+    best = _first(-heights, values.amax(0) - values.amin(0), dim=0)
+    return slopes.gather(0, best)[0], intercepts.gather(0, best)[0]
+
+
+def _first(scores: Tensor, spread: Tensor, dim: int) -> Tensor:
+    """The index, along ``dim``, of the first of the scores that equal the largest."""
+    good = scores >= scores.amax(dim, keepdim=True) - EQUAL * spread.unsqueeze(dim)
+    return good.to(scores.dtype).max(dim, keepdim=True).indices
+
+
+def _tanh(node, lower, upper):
+    """tanh is odd: a line above it on [-u, -l], turned about the origin, is a line below it on [l, u]."""
+    above, below = _above_tanh(lower, upper), _above_tanh(-upper, -lower)
+    return Relaxation(below[0], -below[1], *above)
+
+
+def _above_tanh(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """The line above tanh on [l, u] that is lowest at m.
+
+    The concave envelope is the chord from ``l`` to the point ``d >= 0`` where it becomes a tangent, and tanh itself
+    from there on. Short of ``d`` the tangent is steeper than the chord.
+    """
+    middle = (lower + upper) / 2
+    start, end = lower.clamp(min=0.0), upper.clamp(min=0.0)
+    for _ in range(BISECTIONS):
+        d = (start + end) / 2
+        short = torch.tanh(d) - torch.tanh(lower) < (1 - torch.tanh(d) ** 2) * (d - lower)
+        start, end = torch.where(short, d, start), torch.where(short, end, d)
+    d = torch.minimum(end, upper)
+    chord = (torch.tanh(d) - torch.tanh(lower)) / (d - lower)
+    slope = torch.where(middle >= d, 1 - torch.tanh(middle) ** 2, chord).clamp(0.0, 1.0)
+    turn = torch.acosh(slope.rsqrt().clamp(min=1.0))  # tanh'(a) = slope at a = turn and a = -turn
+    places = torch.stack([lower, upper, turn.clamp(lower, upper), (-turn).clamp(lower, upper)])
+    return slope, (torch.tanh(places) - slope * places).amax(0)
+
+
+def _sigmoid(node, lower, upper):
+    """``sigmoid(a) = (1 + tanh(a / 2)) / 2``."""
+    half = _tanh(node, lower / 2, upper / 2)
+    return Relaxation(
+        half.lower_slope / 4, (1 + half.lower_intercept) / 2, half.upper_slope / 4, (1 + half.upper_intercept) / 2
+    )
+
+
+def _softplus(node, lower, upper):
+    """Softplus is convex: the chord above, the tangent at the midpoint below."""
+    beta = node.layer.beta
+
+    def value(a):
+        return torch.logaddexp(torch.zeros_like(a), beta * a) / beta
+
+    middle = (lower + upper) / 2
+    tangent = torch.sigmoid(beta * middle)
+    chord = torch.where(upper > lower, (value(upper) - value(lower)) / (upper - lower), tangent).clamp(0.0, 1.0)
+    above = torch.maximum(value(lower) - chord * lower, value(upper) - chord * upper)
+    return Relaxation(tangent, value(middle) - tangent * middle, chord, above)
+
+
+def _group_max(node, lower, upper):
+    """Below ``y``, the member ``x_s`` with the largest midpoint; above, the chord of ``max(x_s, M)`` over its range.
+
+    ``M`` is the largest upper bound of the other members. Where ``x_s`` surely wins, both lines are ``x_s`` itself.
+    """
+    groups = torch.tensor(node.layer.groups(*node.input_shapes), device=lower.device)  # (n, members)
+    lowest, highest = lower[:, groups], upper[:, groups]
+    best = _first(lowest + highest, highest.amax(-1) - lowest.amin(-1), dim=2)
+    source = groups.expand(len(lower), -1, -1).gather(2, best)  # (batch, n, 1)
+    others = torch.where(groups == source, -torch.inf, highest).amax(-1)
+    source = source.squeeze(-1)
+    low, high = lower.gather(1, source), upper.gather(1, source)
+    slope = torch.where(high > low, (high - others) / (high - low), 1.0).clamp(0.0, 1.0)
+    above = torch.maximum(others - slope * low, high - slope * high)
+    return Relaxation(torch.ones_like(slope), torch.zeros_like(slope), slope, above, source)
+
+
+RULES = {PiecewiseLinear: _piecewise, Tanh: _tanh, Sigmoid: _sigmoid, Softplus: _softplus, GroupMax: _group_max}

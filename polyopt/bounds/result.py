@@ -1,0 +1,40 @@
+"""What every bound method returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from polyopt.regions import Box
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """``lower <= a <= upper`` entry by entry, two float64 arrays of one shape."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @property
+    def center(self) -> np.ndarray:
+        """The midpoints."""
+        return 0.5 * self.lower + 0.5 * self.upper
+
+    @property
+    def radius(self) -> np.ndarray:
+        """Half the widths."""
+        return 0.5 * self.upper - 0.5 * self.lower
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Bounds on a network over ``region``: arrays of shape (n,), or (batch, n) where the region is a batch.
+
+    ``pre[k]`` bounds the input of the k-th nonlinear layer, ``net.activations[k]``: its inputs flattened and, where it
+    has several, joined end to end. ``output`` bounds the flattened output.
+    """
+
+    region: Box
+    pre: tuple[Interval, ...]
+    output: Interval

@@ -51,7 +51,10 @@ class Reader:
 
     def __init__(self, program: torch.export.ExportedProgram, rules: Mapping[str, Callable], leaves: set[str]):
         self.graph, self.signature, self.rules, self.leaves = program.graph, program.graph_signature, rules, leaves
-        tensors = {**program.constants, **program.state_dict}
+        tensors = {
+            name: value.detach() if isinstance(value, torch.Tensor) else value
+            for name, value in {**program.constants, **program.state_dict}.items()
+        }
         self.values = {spec.arg.name: tensors.get(spec.target) for spec in self.signature.input_specs}
         self.layers: dict[str, tuple[str, Layer, list[str]]] = {}
 
@@ -185,7 +188,7 @@ class Reader:
 
     def array(self, value, shape: Shape) -> np.ndarray:
         """A constant in float64 that broadcasts to samples of this shape."""
-        array = torch.as_tensor(value, dtype=torch.float64).detach().numpy()
+        array = torch.as_tensor(value, dtype=torch.float64).numpy()
         if array.ndim <= len(shape):
             return array
         if (array != array[0]).any():
@@ -214,17 +217,25 @@ class Reader:
         matrix = selection(first - 1, total)
         return self.reshaped(self.add(Affine(matrix, filled[0].reshape(-1).numpy()), joined), shape)
 
-    def linear_map(self, function: Callable[[torch.Tensor], torch.Tensor], flow: Flow, shape: Shape) -> Flow:
-        """What an affine function of one flow yields; its matrix is stored sparse if it has many zeros."""
-        zero = function(torch.zeros(1, *flow.shape, dtype=torch.float64)).reshape(-1)
+    def linear_map(self) -> Flow:
+        """What the operation yields where it is affine in one flow; a matrix with many zeros is stored sparse."""
+        if len(self.flows()) > 1:
+            self.fail("multiplies values that depend on the input; it is known only with constants for all but one")
+        (flow,) = self.flows()
+        zero = self.apply(torch.zeros(1, *flow.shape, dtype=torch.float64)).reshape(-1)
         step = max(1, CHUNK // max(flow.size, len(zero)))
         rows = []
         for start in range(0, flow.size, step):
             count = min(step, flow.size - start)
             units = torch.zeros(count, flow.size, dtype=torch.float64)
             units[:, start : start + count].fill_diagonal_(1.0)
-            rows.append(sp.csr_array((function(units.view(count, *flow.shape)).reshape(count, -1) - zero).numpy()))
+            rows.append(sp.csr_array((self.apply(units.view(count, *flow.shape)).reshape(count, -1) - zero).numpy()))
         weight = sp.vstack(rows).T.tocsr()
         if 2 * weight.nnz > math.prod(weight.shape):
             weight = weight.toarray()
-        return self.reshaped(self.add(Affine(weight, zero.numpy()), flow), shape)
+        return self.reshaped(self.add(Affine(weight, zero.numpy()), flow), self.shape)
+
+
+def arrays(*tensors: torch.Tensor | None) -> list[np.ndarray | None]:
+    """Constant tensors as arrays; a missing one stays missing."""
+    return [None if tensor is None else tensor.numpy() for tensor in tensors]

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from numbers import Real
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from polyopt import activations as act
-from polyopt.layers import Add, Affine, AvgPool2d, Concat, Conv2d, Layer, Pair, Scale
-from polyopt.torch_graph import Flow, Reader
+from polyopt.layers import Add, Affine, Concat, Layer, Scale
+from polyopt.torch_graph import Flow, Reader, arrays
+from polyopt.torch_windows import adaptive_avg_pool2d, avg_pool2d, conv2d, max_pool2d
 
 SOFTPLUS_THRESHOLD = 20.0  # torch's own; beyond it, torch is within 2.1e-9 / beta of the softplus
 
@@ -77,33 +79,11 @@ def fills(read: Reader, *_) -> torch.Tensor:
     return one.expand(read.node.meta["val"].shape)
 
 
-def linear_maps(read: Reader, *_) -> Flow:
-    """Operations that are linear in one argument."""
-    if len(read.flows()) != 1:
-        read.fail(
-            "is known only with constants for all arguments but one: it multiplies values that depend on the input"
-        )
-    return read.linear_map(read.apply, read.flows()[0], read.shape)
-
-
 def linear(read: Reader, x: Flow, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Flow:
     """``x W^T + b`` along the last axis."""
     if len(read.flows()) > 1 or not isinstance(x, Flow) or len(x.shape) > 1:
-        return linear_maps(read)
-    return read.add(Affine(numpy(weight), numpy(bias)), x)
-
-
-def conv2d(read: Reader, x, weight, bias, stride, padding, dilation, groups) -> Flow:
-    """Cross-correlation with zero padding; ``padding`` may be "valid" or "same"."""
-    if len(read.flows()) > 1 or not isinstance(x, Flow):
-        return linear_maps(read)
-    dilation = pair(dilation)
-    if padding == "same":  # an odd number goes to the end
-        spare = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        padding = tuple((n // 2, n - n // 2) for n in spare)
-    else:
-        padding = both([0] if padding == "valid" else padding)
-    return read.add(Conv2d(numpy(weight), numpy(bias), pair(stride), padding, dilation, groups), x)
+        return read.linear_map()
+    return read.add(Affine(*arrays(weight, bias)), x)
 
 
 def batch_norm(read: Reader, x: Flow, weight, bias, mean, var, *rest) -> Flow:
@@ -114,8 +94,8 @@ def batch_norm(read: Reader, x: Flow, weight, bias, mean, var, *rest) -> Flow:
     *training, _, eps = rest[: 3 if len(rest) == 4 else 2]
     if any(training) or mean is None:
         read.mixes("it normalises with the statistics of the batch; use track_running_stats=True")
-    scale = (1.0 if weight is None else numpy(weight)) / np.sqrt(numpy(var) + eps)
-    shift = (0.0 if bias is None else numpy(bias)) - numpy(mean) * scale
+    scale = (1.0 if weight is None else weight) / torch.sqrt(var + eps)
+    shift = (0.0 if bias is None else bias) - mean * scale
     result = read.add(Scale(channelwise(read, scale, x), channelwise(read, shift, x)), x)
     return result if len(rest) == 4 else (result,)
 
@@ -125,35 +105,6 @@ def dropout(read: Reader, x: Flow, probability: float, training: bool) -> Flow:
     if training and probability:
         read.fail("is random even in evaluation mode; call F.dropout(x, training=self.training)")
     return x
-
-
-def max_pool2d(read: Reader, x: Flow, kernel, stride, padding, dilation, ceil_mode) -> Flow:
-    """The maximum over windows; a window that reaches beyond the padding is the maximum of what it covers."""
-    kernel, stride, dilation = pair(kernel), pair(stride or kernel), pair(dilation)
-    sides = []
-    for size, out, k, s, d, (before, after) in zip(
-        x.shape[1:], read.shape[1:], kernel, stride, dilation, both(padding), strict=True
-    ):
-        reach = (out - 1) * s + d * (k - 1) + 1
-        sides.append((before, max(after, reach - size - before)))
-    return read.add(act.MaxPool2d(kernel, stride, tuple(sides), dilation), x)
-
-
-def avg_pool2d(read: Reader, x: Flow, kernel, stride, padding, ceil_mode, count_include_pad, divisor) -> Flow:
-    """The mean over windows."""
-    if ceil_mode or divisor is not None:
-        return linear_maps(read)
-    kernel = pair(kernel)
-    return read.add(AvgPool2d(kernel, pair(stride or kernel), both(padding), count_include_pad), x)
-
-
-def adaptive_avg_pool2d(read: Reader, x: Flow, *_) -> Flow:
-    """Windows of one size where the output's size divides the input's."""
-    sizes, outs = x.shape[1:], read.shape[1:]
-    if any(size % out for size, out in zip(sizes, outs, strict=True)):
-        return linear_maps(read)
-    kernel = tuple(size // out for size, out in zip(sizes, outs, strict=True))
-    return read.add(AvgPool2d(kernel, kernel), x)
 
 
 def add(read: Reader, x, y, alpha: float = 1) -> Flow:
@@ -199,13 +150,30 @@ def maximum(read: Reader, x, y) -> Flow:
     return read.add(act.Max(), *(read.flow(part, read.shape) for part in (x, y)))
 
 
-def maximum_along(read: Reader, x: Flow, axes, keepdim: bool = False) -> Flow:
-    """The maximum along one axis or several, as in maxout: groups of consecutive numbers after a transposition."""
+def grouped(read: Reader, x: Flow, axes) -> tuple[Flow, int]:
+    """The flat value whose consecutive numbers, so many at a time, lie along one axis or several of x."""
+    _ = read.shape  # refuses what does not keep the batch, such as all axes together
     axes = [axis % (len(x.shape) + 1) for axis in (axes if isinstance(axes, list | tuple) else [axes])]
-    pieces = math.prod(x.shape[axis - 1] for axis in axes)
-    last = range(-len(axes), 0)
-    groups = read.moved(lambda v: v.movedim(tuple(axes), tuple(last)).flatten(1), [x], (x.size,))
-    return read.reshaped(read.add(act.Maxout(pieces), groups), read.shape)
+    last = tuple(range(-len(axes), 0))
+    flat = read.moved(lambda v: v.movedim(tuple(axes), last).flatten(1), [x], (x.size,))
+    return flat, math.prod(x.shape[axis - 1] for axis in axes)
+
+
+def maximum_along(read: Reader, x: Flow, axes, keepdim: bool = False) -> Flow:
+    """The maximum along axes, as in maxout."""
+    groups, size = grouped(read, x, axes)
+    return read.reshaped(read.add(act.Maxout(size), groups), read.shape)
+
+
+def weighted_sum(weight: Callable[[int], float]) -> Callable:
+    """The rule of a sum along axes, where each of n numbers has weight(n)."""
+
+    def rule(read: Reader, x: Flow, axes, *_) -> Flow:
+        groups, size = grouped(read, x, axes)
+        matrix = sp.kron(sp.eye_array(groups.size // size), np.full((1, size), weight(size)), format="csr")
+        return read.reshaped(read.add(Affine(matrix, None), groups), read.shape)
+
+    return rule
 
 
 def maximum_or_along(read: Reader, x, other=None, keepdim: bool = False):
@@ -243,21 +211,6 @@ def channelwise(read: Reader, values, x: Flow) -> np.ndarray:
     return values.reshape(()) if values.size == 1 else values.reshape(-1, *(1,) * (len(x.shape) - 1))
 
 
-def numpy(tensor: torch.Tensor | None) -> np.ndarray | None:
-    """A constant tensor as an array; a missing one stays missing."""
-    return None if tensor is None else tensor.detach().numpy()
-
-
-def pair(values: list[int]) -> Pair:
-    """Two integers, where one stands for both."""
-    return tuple((*values, *values)[:2])
-
-
-def both(padding: list[int]) -> tuple[Pair, Pair]:
-    """The same padding before and after, along each axis."""
-    return tuple((n, n) for n in pair(padding))
-
-
 FILLS = "fill full_like new_full new_ones new_zeros ones_like zeros_like".split()
 
 MOVES = """alias channel_shuffle chunk clone constant_pad_nd contiguous copy detach diagonal expand expand_as flatten
@@ -267,13 +220,13 @@ split_with_sizes squeeze stack swapaxes swapdims t tensor_split tile transpose t
 unfold unsqueeze upsample_nearest1d upsample_nearest2d view view_as""".split()
 
 LINEAR_MAPS = """adaptive_avg_pool1d adaptive_avg_pool3d addmm addmv avg_pool1d avg_pool3d baddbmm bmm conv1d conv3d
-conv_transpose1d conv_transpose2d conv_transpose3d cumsum diff einsum matmul mean mm mv sum
+conv_transpose1d conv_transpose2d conv_transpose3d cumsum diff einsum matmul mm mv
 upsample_bilinear2d upsample_linear1d""".split()
 
 RULES = {
     **dict.fromkeys(FILLS, fills),
     **dict.fromkeys(MOVES, moves),
-    **dict.fromkeys(LINEAR_MAPS, linear_maps),
+    **dict.fromkeys(LINEAR_MAPS, lambda read, *_: read.linear_map()),
     "relu": activation(act.ReLU),
     "relu6": activation(lambda: act.Clip(0.0, 6.0)),
     "leaky_relu": activation(act.LeakyReLU),
@@ -313,5 +266,7 @@ RULES = {
     "minimum": minimum(maximum),
     "min": minimum(maximum_or_along),
     "amin": minimum(maximum_along),
+    "sum": weighted_sum(lambda n: 1.0),
+    "mean": weighted_sum(lambda n: 1.0 / n),
     "cat": concatenate,
 }

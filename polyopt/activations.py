@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit
 
-from polyopt.layers import Layer, Padding, Pair, Shape, frozen, window_indices, windows_shape
+from polyopt.layers import Layer, Padding, Pair, Shape, broadcasts, flat, frozen, window_indices, windows_shape
 
 
 class Pieces(NamedTuple):
@@ -87,7 +88,7 @@ class PReLU(PiecewiseLinear):
         object.__setattr__(self, "slope", frozen(self.slope))
 
     def output_shape(self, *shapes):
-        if np.broadcast_shapes(shapes[0], self.slope.shape) != tuple(shapes[0]):
+        if not broadcasts(shapes[0], self.slope):
             raise ValueError(f"PReLU: slopes of shape {self.slope.shape} do not broadcast to the input's {shapes[0]}")
         return shapes[0]
 
@@ -184,7 +185,7 @@ class Sigmoid(Smooth):
     """``1 / (1 + exp(-a))``."""
 
     def __call__(self, *arrays):
-        return 0.5 * (1.0 + np.tanh(0.5 * arrays[0]))
+        return expit(arrays[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,9 +218,9 @@ class GroupMax(Layer):
         raise NotImplementedError
 
     def __call__(self, *arrays):
-        joined = np.concatenate([x.reshape(len(x), -1) for x in arrays], axis=1)
+        joined = np.concatenate([flat(x) for x in arrays], axis=1)
         shapes = [x.shape[1:] for x in arrays]
-        return joined[:, self.groups(*shapes)].max(-1).reshape(-1, *self.output_shape(*shapes))
+        return joined[:, self.groups(*shapes)].max(-1).reshape(len(joined), *self.output_shape(*shapes))
 
 
 @dataclass(frozen=True, eq=False)

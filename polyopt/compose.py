@@ -11,11 +11,13 @@ from polyopt.layers import Affine, Conv2d, Linear, Reshape, Scale, Shape
 
 
 def fold(first: Linear, second: Linear, shape: Shape) -> Linear | None:
-    """One layer for ``second(first(x))`` where one of the two is a scaling; None where there is none.
+    """One layer for ``second(first(x))`` where one of the two is a scaling or needs no other; None where there is none.
 
     >>> fold(Scale(2.0), Affine([[1.0, 1.0]], [0.5]), (2,)).weight
     array([[2., 2.]])
     """
+    if isinstance(first, Reshape) and isinstance(second, Affine):
+        return second  # which flattens its input itself, and may now meet a scaling
     if isinstance(first, Scale) and isinstance(second, Scale):
         return Scale(first.scale * second.scale, second.scale * first.shift + second.shift)
     if isinstance(first, Affine) and isinstance(second, Scale):
@@ -41,8 +43,6 @@ def compose(first: Linear, second: Linear, shape: Shape) -> Linear | None:
     array([1.5])
     """
     if isinstance(second, Reshape) and isinstance(first, Reshape):
-        return second
-    if isinstance(first, Reshape) and isinstance(second, Affine):
         return second
     if isinstance(first, Affine) and isinstance(second, Affine):
         weight = second.weight @ first.weight

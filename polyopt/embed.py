@@ -34,6 +34,7 @@ def add_network(block, net: Network, inputs, formulation=None, bounds: str | Bou
     Raises ValueError where the inputs' number, kind or bounds do not fit, where the bounds do not belong to the
     network, and where the formulation is not defined for an activation, naming the layer.
 
+    >>> from polyopt import summary
     >>> from polyopt.activations import ReLU
     >>> from polyopt.layers import Affine
     >>> net = Network.sequential([Affine([[1.0], [-1.0]], None), ReLU(), Affine([[1.0, 1.0]], None)], (1,))

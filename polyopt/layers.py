@@ -31,6 +31,19 @@ def frozen(values) -> np.ndarray:
     return array
 
 
+def flat(x: np.ndarray) -> np.ndarray:
+    """Each point of a batch as one row, also where the batch is empty."""
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def broadcasts(shape: Shape, *arrays: np.ndarray) -> bool:
+    """Whether arrays broadcast to this very shape."""
+    try:
+        return np.broadcast_shapes(shape, *(array.shape for array in arrays)) == tuple(shape)
+    except ValueError:
+        return False
+
+
 class Layer:
     """A function from the arrays of one or more inputs to one array, batch dimension first."""
 
@@ -91,9 +104,9 @@ class Affine(Linear):
 
     def __call__(self, *arrays):
         (x,) = arrays
-        flat = x.reshape(len(x), -1)
         # a sparse matrix multiplies from the left only
-        return (self.weight @ flat.T).T + self.bias if sp.issparse(self.weight) else flat @ self.weight.T + self.bias
+        y = (self.weight @ flat(x).T).T if sp.issparse(self.weight) else flat(x) @ self.weight.T
+        return y + self.bias
 
     def operators(self, *shapes):
         return (self.weight,)
@@ -121,7 +134,7 @@ class Scale(Linear):
 
     def output_shape(self, *shapes):
         (shape,) = shapes
-        if np.broadcast_shapes(shape, self.scale.shape, self.shift.shape) != tuple(shape):
+        if not broadcasts(shape, self.scale, self.shift):
             raise ValueError(f"Scale: {self.scale.shape} and {self.shift.shape} do not broadcast to {shape}")
         return shape
 
@@ -177,10 +190,10 @@ class Conv2d(Linear):
 
     def __call__(self, *arrays):
         patches = windows(self, arrays[0])  # (batch, C, H', W', kh, kw)
-        grouped = patches.reshape(len(patches), self.groups, -1, *patches.shape[2:])
+        grouped = patches.reshape(len(patches), self.groups, self.weight.shape[1], *patches.shape[2:])
         kernels = self.weight.reshape(self.groups, -1, *self.weight.shape[1:])
         y = np.einsum("bgchwij,gocij->bgohw", grouped, kernels, optimize=True)
-        return y.reshape(len(y), -1, *y.shape[3:]) + self.bias[:, None, None]
+        return y.reshape(len(y), len(self.weight), *y.shape[3:]) + self.bias[:, None, None]
 
     def operators(self, *shapes):
         (shape,) = shapes
@@ -206,7 +219,10 @@ class AvgPool2d(Linear):
     dilation = (1, 1)
 
     def output_shape(self, *shapes):
-        return (shapes[0][0], *windows_shape(self, shapes[0]))
+        shape = (shapes[0][0], *windows_shape(self, shapes[0]))
+        if not np.all(self.counts(shapes[0])):
+            raise ValueError(f"AvgPool2d: padding {self.padding} leaves windows of kernel {self.kernel} empty")
+        return shape
 
     def __call__(self, *arrays):
         total = windows(self, arrays[0]).sum((-1, -2))

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from polyopt.compose import compose, fold
-from polyopt.layers import Layer, Linear, Shape
+from polyopt.layers import Layer, Linear, Shape, flat
 
 INPUT = "input"  # the name by which layers refer to the network's input
 
@@ -114,7 +114,7 @@ class Network:
 
     def __call__(self, x) -> np.ndarray:
         """The outputs (batch, n_out) at inputs of shape (batch, n_in) or (batch, *input_shape)."""
-        return self.values(x)[self.nodes[-1].name].reshape(len(x), -1)
+        return flat(self.values(x)[self.nodes[-1].name])
 
     def values(self, x) -> dict[str, np.ndarray]:
         """Every node's value (batch, *shape) by name, the input's among them."""

@@ -161,7 +161,7 @@ def _linear_rows(constraints, columns: _Columns) -> tuple:
         lower.append(-np.inf if low is None else low - repn.constant)
         upper.append(np.inf if high is None else high - repn.constant)
     shape = (len(constraints), len(columns.variables))
-    return sp.csr_array((np.array(data, float), indices, starts), shape), np.array(lower), np.array(upper)
+    return sp.csr_array((np.array(data, float), indices, starts), shape), np.array(lower, float), np.array(upper, float)
 
 
 def _objective(model, columns: _Columns):

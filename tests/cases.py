@@ -31,7 +31,7 @@ def chain(activation, seed=0, sizes=(3, 5, 4, 2)):
     """A dense network with ``activation(width)`` after each layer but the last."""
     rng = np.random.default_rng(seed)
     layers = []
-    for n_in, n_out in itertools.pairwise(sizes):
+    for n_in, n_out in itertools.pairwise(sizes[:-1]):
         layers += [affine(rng, n_out, n_in), activation(n_out)]
     return Network.sequential([*layers, affine(rng, sizes[-1], sizes[-2])], (sizes[0],))
 

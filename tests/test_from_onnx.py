@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from polyopt.from_onnx import from_onnx
+from polyopt.convert.from_onnx import from_onnx
+from polyopt.convert.onnx_ops import OPERATORS
 from polyopt.network import UnsupportedLayer
-from polyopt.onnx_ops import OPERATORS
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 RNG = np.random.default_rng(0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, softmax
 
-from polyopt.from_sklearn import from_sklearn
+from polyopt.convert.from_sklearn import from_sklearn
 from polyopt.network import UnsupportedLayer
 
 neural_network = pytest.importorskip("sklearn.neural_network")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from polyopt.activations import ReLU
-from polyopt.from_torch import from_torch
+from polyopt.convert.from_torch import from_torch
 from polyopt.layers import Affine, Conv2d, Scale
 from polyopt.network import UnsupportedLayer
 

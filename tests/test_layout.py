@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 import formulations
@@ -16,18 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each room may import the rooms below it (later in the list) and none above.
 ROOMS = [
-    ["__init__"],
     ["highs"],
     ["embed"],
     ["program", "embedding"],
-    ["bounds.crown"],
-    ["bounds.backward"],
-    ["bounds.relaxation"],
-    ["inputs", "affine", "bounds"],
-    ["from_torch", "from_onnx", "from_sklearn", "to_torch", "to_onnx"],
-    ["torch_graph", "onnx_graph"],
-    ["torch_ops", "onnx_ops"],
-    ["onnx_windows"],
+    ["inputs", "affine", "bounds", "convert"],
     ["regions", "network"],
     ["compose", "activations"],
     ["layers"],
@@ -44,23 +37,30 @@ def imported_modules(path):
 
 
 def room(module):
-    """How high a module of polyopt lives; the most specific name counts."""
-    places = {name: height for height, names in enumerate(reversed(ROOMS)) for name in names}
-    parts = module.split(".")[1:] or ["__init__"]
-    while parts and ".".join(parts) not in places:
-        parts.pop()
-    assert parts, f"{module} has no place in ROOMS; put it where it belongs"
-    return places[".".join(parts)]
+    """How high a module of polyopt lives; those of one package share a room."""
+    name = module.split(".")[1]
+    heights = [height for height, names in enumerate(reversed(ROOMS)) if name in names]
+    assert heights, f"{module} has no place in ROOMS; put it where it belongs"
+    return heights[0]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "polyopt").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_run_downwards(path):
-    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    parts = path.relative_to(ROOT).with_suffix("").parts
     for module in imported_modules(path):
-        if module.split(".")[0] != "polyopt" or module == name:
+        if not module.startswith("polyopt.") or module.split(".")[1] == parts[1]:
             continue
-        same_package = module.rpartition(".")[0] == name.rpartition(".")[0] != "polyopt"
-        assert room(module) < room(name) or same_package, f"{name} imports {module}"
+        assert parts[1] != "__init__", f"polyopt/__init__.py imports {module} at once"
+        assert room(module) < room(".".join(parts)), f"{path.name} imports {module}"
+
+
+def test_no_module_is_imported_in_a_circle():
+    """Within a package too: the graph of all imports at the top of files has an order."""
+    graph = nx.DiGraph()
+    for path in (ROOT / "polyopt").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        graph.add_edges_from((name, module) for module in imported_modules(path) if module.startswith("polyopt."))
+    assert nx.is_directed_acyclic_graph(graph)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "formulations").rglob("*.py")), ids=lambda p: p.name)
@@ -81,8 +81,17 @@ def test_importing_polyopt_loads_no_framework():
     assert heavy == "[]"
 
 
-def test_readers_are_the_functions_whatever_was_imported_first():
-    assert in_a_fresh_interpreter("import polyopt.from_torch, polyopt; print(callable(polyopt.from_torch))") == "True"
+def test_public_functions_are_functions_whatever_was_imported_first():
+    code = (
+        "import polyopt.convert.from_torch, polyopt.bounds.interval, polyopt as po; print(po.from_torch, po.interval)"
+    )
+    assert in_a_fresh_interpreter(code).count("<function") == 2
+
+
+def test_the_types_name_what_the_package_exports():
+    stub = ast.parse((ROOT / "polyopt" / "__init__.pyi").read_text())
+    names = [alias.name for node in stub.body for alias in node.names]
+    assert sorted(names) == sorted(polyopt.__all__)
 
 
 def test_every_public_name_exists_and_is_documented():

@@ -25,10 +25,10 @@ from polyopt.activations import (
     Step,
     Tanh,
 )
-from polyopt.from_onnx import from_onnx
+from polyopt.convert.from_onnx import from_onnx
+from polyopt.convert.to_onnx import RULES, to_onnx
 from polyopt.layers import Add, Affine, AvgPool2d, Concat, Constant, Conv2d, Layer, Reshape, Scale, selection
 from polyopt.network import Network, UnsupportedLayer
-from polyopt.to_onnx import RULES, to_onnx
 
 RNG = np.random.default_rng(0)
 IMAGE = (2, 5, 6)

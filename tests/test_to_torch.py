@@ -3,10 +3,10 @@ import pytest
 import scipy.sparse as sp
 
 from polyopt import activations as act
-from polyopt.from_torch import from_torch
+from polyopt.convert.from_torch import from_torch
+from polyopt.convert.to_torch import to_torch
 from polyopt.layers import Add, Affine, AvgPool2d, Concat, Constant, Conv2d, Reshape, Scale
 from polyopt.network import Network
-from polyopt.to_torch import to_torch
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)

@@ -1,8 +1,8 @@
 """How much can a digit classifier be fooled? The exact worst case in an eps-ball, by mixed-integer programming.
 
-A 64-64-64-10 ReLU classifier is trained on scikit-learn's handwritten digits. For a test image of class t and each other
-class r, the largest margin ``net(x)_r - net(x)_t`` over ``|x - image| <= eps``, x in [0, 1]^64 is found: if it is negative for
-every r the image is verified, if it is positive for some r its maximiser is an adversarial image.
+A 64-64-64-10 ReLU classifier is trained on scikit-learn's handwritten digits. For a test image of class t and each
+other class r, the largest margin ``net(x)_r - net(x)_t`` over ``|x - image| <= eps``, x in [0, 1]^64 is found: if it
+is negative for every r the image is verified, if it is positive for some r its maximiser is an adversarial image.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/build.py [--runs 5] [--json FILE]
 
-The network is rand_784_256_256_10 from the shared data, or one of that shape drawn afresh. Each run is a process of its own;
-the tools take turns. Time and memory count from the moment when the weights are loaded and everything is imported, and end
-when the solver holds the model. Both use interval bounds, so that the models are of one kind.
+The network is rand_784_256_256_10 from the shared data, or one of that shape drawn afresh. Each run is a process of
+its own; the tools take turns. Time and memory count from the moment when the weights are loaded and everything is
+imported, and end when the solver holds the model. Both use interval bounds, so that the models are of one kind.
 """
 
 import argparse
@@ -140,9 +140,8 @@ def main() -> None:
     medians = {t: {k: statistics.median(run[k] for run in found) for k in found[0]} for t, found in runs.items()}
     print("| tool | seconds | peak MB | rows | columns | nonzeros |\n| --- | ---: | ---: | ---: | ---: | ---: |")
     for tool, row in medians.items():
-        print(
-            f"| {tool} | {row['seconds']:.3f} | {row['peak_mb']:.1f} | {row['rows']} | {row['columns']} | {row['nonzeros']} |"
-        )
+        sizes = " | ".join(str(row[key]) for key in ("rows", "columns", "nonzeros"))
+        print(f"| {tool} | {row['seconds']:.3f} | {row['peak_mb']:.1f} | {sizes} |")
     ours, theirs = medians["polyopt, interval"], medians["OMLT"]
     ratios = {key: theirs[key] / ours[key] for key in ("seconds", "peak_mb")}
     print(

@@ -1,9 +1,9 @@
 """From a torch module to a `Network`.
 
 ``torch.export`` records what the module does as a graph of ATen operations; every operation has one rule in
-`polyopt.torch_ops`. So any forward that torch can export is read, in whatever way it is written: nested modules,
-residual connections, functional calls, in-place operations, hooks and parametrisations. Everything happens on a
-float64 copy on the CPU. The caller's module is never changed.
+`polyopt.convert.torch_ops`. So any forward that torch can export is read, in whatever way it is written: nested
+modules, residual connections, functional calls, in-place operations, hooks and parametrisations. Everything happens
+on a float64 copy on the CPU. The caller's module is never changed.
 
 Two guards stand against a wrong reading: an operation that moves numbers between samples is refused where it occurs,
 and the finished network is compared with the module at random points, with another batch size than the recorded one.
@@ -55,8 +55,8 @@ def from_torch(module: torch.nn.Module, input_shape: Sequence[int]) -> Network:
     """
     import torch
 
-    from polyopt.torch_graph import Reader
-    from polyopt.torch_ops import RULES
+    from polyopt.convert.torch_graph import Reader
+    from polyopt.convert.torch_ops import RULES
 
     shape = _check(module, input_shape)
     with torch.no_grad():
@@ -126,7 +126,7 @@ def _export(module, shape):
     """The module as a graph of ATen operations without in-place ones, for a batch of BATCH."""
     import torch
 
-    from polyopt.torch_graph import BATCH
+    from polyopt.convert.torch_graph import BATCH
 
     example = torch.empty(BATCH, *shape, dtype=torch.float64)  # never written or read: only its shape matters
     try:

@@ -1,10 +1,10 @@
-"""Rules for the ATen operations that look at images through windows; see `polyopt.torch_ops`."""
+"""Rules for the ATen operations that look at images through windows; see `polyopt.convert.torch_ops`."""
 
 from __future__ import annotations
 
 from polyopt.activations import MaxPool2d
+from polyopt.convert.torch_graph import Flow, Reader, arrays
 from polyopt.layers import AvgPool2d, Conv2d, Pair
-from polyopt.torch_graph import Flow, Reader, arrays
 
 
 def conv2d(read: Reader, x, weight, bias, stride, padding, dilation, groups) -> Flow:

@@ -1,7 +1,7 @@
-"""The walk over an exported torch graph; it imports torch, so `polyopt.from_torch` imports it only when called.
+"""The walk over an exported torch graph; it imports torch, so `polyopt.convert.from_torch` imports it only when called.
 
 A value of the graph is either constant or a `Flow`, which depends on the network's input. Operations on constants are
-evaluated; an operation on flows has a rule in `polyopt.torch_ops`, which adds layers through the `Reader`.
+evaluated; an operation on flows has a rule in `polyopt.convert.torch_ops`, which adds layers through the `Reader`.
 
 Two mechanisms serve many operations at once, by applying the operation f itself:
 

@@ -1,7 +1,9 @@
-"""One rule for every ATen operation that `polyopt.from_torch` reads; imports torch, so it is imported only there.
+"""One rule for every ATen operation that `polyopt.convert.from_torch` reads; imports torch, so it is imported only
+there.
 
-A rule takes the `polyopt.torch_graph.Reader` and all arguments of the operation in the order of its schema. Those that
-are a `Flow` depend on the network's input, the others are constants. The table RULES is at the foot of the file.
+A rule takes the `polyopt.convert.torch_graph.Reader` and all arguments of the operation in the order of its schema.
+Those that are a `Flow` depend on the network's input, the others are constants. The table RULES is at the foot of the
+file.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ import scipy.sparse as sp
 import torch
 
 from polyopt import activations as act
+from polyopt.convert.torch_graph import Flow, Reader, arrays
+from polyopt.convert.torch_windows import adaptive_avg_pool2d, avg_pool2d, conv2d, max_pool2d
 from polyopt.layers import Add, Affine, Concat, Layer, Scale
-from polyopt.torch_graph import Flow, Reader, arrays
-from polyopt.torch_windows import adaptive_avg_pool2d, avg_pool2d, conv2d, max_pool2d
 
 SOFTPLUS_THRESHOLD = 20.0  # torch's own; beyond it, torch is within 2.1e-9 / beta of the softplus
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polyopt.convert.onnx_graph import FLOATS, INPUT_SOURCE, Call, Graph, Tensor, Value
+from polyopt.convert.onnx_ops import OPERATORS
 from polyopt.layers import Reshape, Shape
 from polyopt.network import INPUT, Network, UnsupportedLayer
-from polyopt.onnx_graph import FLOATS, INPUT_SOURCE, Call, Graph, Tensor, Value
-from polyopt.onnx_ops import OPERATORS
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
@@ -35,7 +35,7 @@ def from_onnx(source: str | os.PathLike | ModelProto) -> Network:
     names of the ONNX nodes (or of their first outputs). The network's outputs are the graph's, in row-major order.
 
     Raises ValueError for what is not a valid network, `UnsupportedLayer` for operators outside
-    `polyopt.onnx_ops.OPERATORS`.
+    `polyopt.convert.onnx_ops.OPERATORS`.
 
     >>> from onnx import helper, numpy_helper, TensorProto
     >>> graph = helper.make_graph(

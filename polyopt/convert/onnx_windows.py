@@ -9,8 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from polyopt.activations import Maxout, MaxPool2d
+from polyopt.convert.onnx_graph import Call, Graph, Tensor
 from polyopt.layers import AvgPool2d, Conv2d, Layer
-from polyopt.onnx_graph import Call, Graph, Tensor
 
 
 def reduction(make: Callable[..., Tensor]) -> Callable[[Graph, Call], Tensor]:

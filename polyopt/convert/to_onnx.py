@@ -30,7 +30,7 @@ def to_onnx(net: Network, path: str | os.PathLike | None = None, dtype: str = "f
     Sparse weights are written densely.
 
     >>> from polyopt.activations import LeakyReLU
-    >>> from polyopt.from_onnx import from_onnx
+    >>> from polyopt.convert.from_onnx import from_onnx
     >>> net = Network.sequential([layers.Affine([[0.1, 0.2]], [0.3]), LeakyReLU(0.1)], (2,))
     >>> model = to_onnx(net, dtype="float64")
     >>> [node.op_type for node in model.graph.node]

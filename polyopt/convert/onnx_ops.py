@@ -14,9 +14,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from polyopt.activations import Abs, Clip, HardSigmoid, LeakyReLU, Max, PReLU, ReLU, Sigmoid, Sign, Softplus, Step, Tanh
-from polyopt.layers import Add, Concat, Layer, Scale
-from polyopt.onnx_graph import FLOATS, Call, Graph, Tensor, Value
-from polyopt.onnx_windows import (
+from polyopt.convert.onnx_graph import FLOATS, Call, Graph, Tensor, Value
+from polyopt.convert.onnx_windows import (
     average_pool,
     convolution,
     global_pool,
@@ -25,6 +24,7 @@ from polyopt.onnx_windows import (
     reduction,
     weighted_sum,
 )
+from polyopt.layers import Add, Concat, Layer, Scale
 
 # Arithmetic. These work on values, so that one operator can be composed of others.
 

@@ -1,0 +1,29 @@
+from formulations import BigM as BigM
+from formulations import Triangle as Triangle
+from polyopt.bounds import Bounds as Bounds
+from polyopt.bounds import Interval as Interval
+from polyopt.bounds import interval as interval
+from polyopt.bounds.crown import crown as crown
+from polyopt.convert.from_onnx import from_onnx as from_onnx
+from polyopt.convert.from_sklearn import from_sklearn as from_sklearn
+from polyopt.convert.from_torch import from_torch as from_torch
+from polyopt.convert.to_onnx import to_onnx as to_onnx
+from polyopt.convert.to_torch import to_torch as to_torch
+from polyopt.embed import add_network as add_network
+from polyopt.embedding import (
+    Summary as Summary,
+)
+from polyopt.embedding import (
+    replay_error as replay_error,
+)
+from polyopt.embedding import (
+    set_point as set_point,
+)
+from polyopt.embedding import (
+    summary as summary,
+)
+from polyopt.highs import Result as Result
+from polyopt.highs import solve as solve
+from polyopt.network import Network as Network
+from polyopt.network import UnsupportedLayer as UnsupportedLayer
+from polyopt.regions import Box as Box

@@ -1,5 +1,6 @@
 """The same questions to OMLT's big-M formulation and HiGHS, for comparison."""
 
+import logging
 import time
 
 import numpy as np
@@ -14,6 +15,7 @@ from polyopt.layers import Affine
 
 def ask_omlt(net: po.Network, image: np.ndarray, label: int, eps: float, solved: dict[int, float]) -> dict:
     """The largest margin of each class in ``solved``; how many binaries, how long, how far the answers are apart."""
+    logging.getLogger("pyomo").setLevel(logging.ERROR)  # it starts variables at 0, outside their bounds
     start = time.perf_counter()
     m = pyo.ConcreteModel()
     m.net = OmltBlock()

@@ -62,9 +62,10 @@ def _piecewise(node, lower, upper):
     # at a jump the line must clear the pieces of both sides
     meets = (ends[:-1] <= points.unsqueeze(1)) & (points.unsqueeze(1) <= ends[1:])
     values = slopes * points.unsqueeze(1) + intercepts
-    above = _line_above(points, torch.where(meets, values, -torch.inf).amax(1))
-    below = _line_above(points, torch.where(meets, -values, -torch.inf).amax(1))
-    lines = (*(0.0 - part for part in below), *above)
+    # a line below f is minus a line above -f: both at once, along a new axis 1
+    values = torch.where(meets.unsqueeze(1), torch.stack([values, -values], 1), -torch.inf).amax(2)
+    slope, intercept = _line_above(points.unsqueeze(1), values)
+    lines = (0.0 - slope[1], 0.0 - intercept[1], slope[0], intercept[0])
     # a unit that stays strictly inside one piece is that piece, without the rounding of a chord
     only = ((ends[:-1] < lower) & (upper < ends[1:])).to(lower.dtype)
     piece, several = ((only * slopes).sum(0), (only * intercepts).sum(0)), only.sum(0) == 0
@@ -72,13 +73,13 @@ def _piecewise(node, lower, upper):
 
 
 def _line_above(points: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and intercept of the line above the points (k, batch, n) that is lowest at their midpoint.
+    """Slope and intercept of the line above the points (k, …) that is lowest at the midpoint of the first and last.
 
     Its slope is that of a chord between two of the points.
     """
     first, second = torch.triu_indices(len(points), len(points), offset=1, device=points.device)
     run, rise = points[second] - points[first], values[second] - values[first]
-    slopes = torch.where(run > 0, rise / run, 0.0).clamp(-STEEPEST, STEEPEST)  # (pairs, batch, n)
+    slopes = torch.where(run > 0, rise / run, 0.0).clamp(-STEEPEST, STEEPEST)  # (pairs, …)
     intercepts = (values - slopes.unsqueeze(1) * points).amax(1)
     heights = slopes * (points[0] + points[-1]) / 2 + intercepts
     best = _first(-heights, values.amax(0) - values.amin(0), dim=0)
@@ -112,8 +113,8 @@ def _above_tanh(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     d = torch.minimum(end, upper)
     chord = (torch.tanh(d) - torch.tanh(lower)) / (d - lower)
     slope = torch.where(middle >= d, 1 - torch.tanh(middle) ** 2, chord).clamp(0.0, 1.0)
-    turn = torch.acosh(slope.rsqrt().clamp(min=1.0))  # tanh'(a) = slope at a = turn and a = -turn
-    places = torch.stack([lower, upper, turn.clamp(lower, upper), (-turn).clamp(lower, upper)])
+    turn = torch.acosh(slope.rsqrt().clamp(min=1.0))  # where tanh'(a) = slope and tanh is concave
+    places = torch.stack([lower, upper, turn.clamp(lower, upper)])
     return slope, (torch.tanh(places) - slope * places).amax(0)
 
 

@@ -7,7 +7,7 @@ tests.
 """
 
 from formulations.bigm import BigM
-from formulations.layer import Layer, MaxLayer, PiecewiseLinearLayer, SmoothLayer, add_affine
+from formulations.layer import Formulation, Layer, MaxLayer, PiecewiseLinearLayer, SmoothLayer, add_affine
 from formulations.rows import Row, Rows, add_variables, set_variables
 from formulations.triangle import Triangle
 
@@ -20,6 +20,7 @@ __all__ = [
     "EXAMPLES",
     "RELAXATIONS",
     "BigM",
+    "Formulation",
     "Layer",
     "MaxLayer",
     "PiecewiseLinearLayer",

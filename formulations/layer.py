@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse as sp
@@ -160,6 +161,17 @@ class MaxLayer(Layer):
 @dataclass(frozen=True, eq=False)
 class SmoothLayer(Layer):
     """Units ``h = f(a)`` with f smooth."""
+
+
+@runtime_checkable
+class Formulation(Protocol):
+    """How a layer becomes variables and rows: what `BigM` and its like have in common."""
+
+    def add(self, block, layer: Layer) -> list:
+        """Add the layer's variables and rows to the block; returns the variables of its outputs."""
+
+    def set_values(self, block, layer: Layer, pre: np.ndarray) -> None:
+        """Set the block's variables to what pre-activations (p,) make of them."""
 
 
 def add_affine(block, name: str, labels, weight, bias, inputs, lower, upper) -> list:

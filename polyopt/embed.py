@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyomo.environ as pyo
 import scipy.sparse as sp
+from pyomo.core.base.block import BlockData
 
-from formulations import BigM, MaxLayer, PiecewiseLinearLayer, SmoothLayer, add_affine
+from formulations import BigM, Formulation, MaxLayer, PiecewiseLinearLayer, SmoothLayer, add_affine
 from polyopt.activations import GroupMax, PiecewiseLinear
 from polyopt.affine import AffineMap, affine_maps
 from polyopt.bounds.interval import interval
@@ -23,12 +24,16 @@ from polyopt.inputs import input_range, input_variables
 from polyopt.network import INPUT, Network, Node
 from polyopt.regions import Box
 
+DEFAULT = BigM()
 
-def add_network(block, net: Network, inputs, formulation=None, bounds: str | Bounds = "crown") -> list:
+
+def add_network(
+    block, net: Network, inputs, formulation: Formulation = DEFAULT, bounds: str | Bounds = "crown"
+) -> list:
     """Add ``outputs = net(inputs)`` to a Pyomo block and return the output variables, a list of length n_out.
 
     ``inputs`` are n_in Pyomo variables or affine expressions, with finite bounds (a fixed variable without bounds
-    counts as its value). ``formulation`` (default ``BigM()``) writes the units that ``bounds`` leave undecided:
+    counts as its value). ``formulation`` writes the units that ``bounds`` leave undecided:
     "crown", "interval", or `Bounds` that the caller computed over a region that contains the inputs' bounds.
 
     Raises ValueError where the inputs' number, kind or bounds do not fit, where the bounds do not belong to the
@@ -45,27 +50,52 @@ def add_network(block, net: Network, inputs, formulation=None, bounds: str | Bou
     >>> y[0].bounds, summary(m.net).unstable
     ((0.0, 3.0), 2)
     """
-    if hasattr(block, "embedding"):
-        raise ValueError(f"add_network: block {block.name!r} already holds a network; give each its own block")
+    _check_arguments(block, net, formulation)
     expressions = list(inputs.values()) if isinstance(inputs, pyo.Var) else list(inputs)
     if len(expressions) != net.input_size:
         raise ValueError(f"add_network: {len(expressions)} inputs are given, but the network has {net.input_size}")
     ranges = np.array([input_range(i, expression) for i, expression in enumerate(expressions)])
     bounds = _checked(bounds, net, Box(ranges[:, 0], ranges[:, 1]))
+    before = set(block.component_map())
+    try:
+        variables = input_variables(block, expressions, ranges)
+        parts, outputs = _add_layers(block, net, variables, formulation, bounds)
+    except ValueError:  # leave the block as it was
+        for name in set(block.component_map()) - before:
+            block.del_component(name)
+        raise
+    block.embedding = Embedding(net, expressions, outputs, bounds, parts)
+    return outputs
 
-    columns = {INPUT: _Columns.of_variables(input_variables(block, expressions, ranges))}
+
+def _check_arguments(block, net, formulation) -> None:
+    if not isinstance(block, BlockData) or not block.parent_component().is_constructed():
+        raise ValueError(
+            f"add_network: {block!r} is not a constructed Pyomo block; put pyo.Block() on a ConcreteModel, "
+            "and give one entry of an indexed block, as in m.net[0]"
+        )
+    if hasattr(block, "embedding"):
+        raise ValueError(f"add_network: block {block.name!r} already holds a network; give each its own block")
+    if not isinstance(net, Network):
+        raise ValueError(f"add_network: the network is a {type(net).__name__}; read it with from_torch first")
+    if isinstance(formulation, type) or not isinstance(formulation, Formulation):
+        raise ValueError(f"add_network: formulation={formulation!r} is none; give an instance such as po.BigM()")
+
+
+def _add_layers(block, net: Network, inputs: list, formulation: Formulation, bounds: Bounds) -> tuple[list[Part], list]:
+    """Write all activation layers and the output equations."""
+    columns = {INPUT: _Columns.of_variables(inputs)}
     maps, output_map = affine_maps(net)
     block.layer = pyo.Block(range(len(net.activations)))
     parts = []
     for k, node in enumerate(net.activations):
         pre = (*_pull(maps[k], columns), bounds.pre[k].lower, bounds.pre[k].upper)
-        part, columns[node.name] = _add_activation(block.layer[k], node, formulation or BigM(), pre)
+        part, columns[node.name] = _add_activation(block.layer[k], node, formulation, pre)
         parts.append(part)
     weight, bias, variables = _pull(output_map, columns)
     labels = range(net.output_size)
     outputs = add_affine(block, "output", labels, weight, bias, variables, bounds.output.lower, bounds.output.upper)
-    block.embedding = Embedding(net, expressions, outputs, bounds, parts)
-    return outputs
+    return parts, outputs
 
 
 @dataclass

@@ -69,8 +69,11 @@ def summary(block) -> Summary:
 def replay_error(block) -> float:
     """``max |block output - net(block input)|`` at the values now loaded in the model's variables."""
     held = embedding(block)
-    x = np.array([[pyo.value(expression) for expression in held.inputs]])
-    y = np.array([[pyo.value(variable) for variable in held.outputs]])
+    x = [pyo.value(expression, exception=False) for expression in held.inputs]
+    y = [variable.value for variable in held.outputs]
+    if None in x or None in y:
+        raise ValueError(f"block {block.name!r} has variables without values; solve the model, or set_point, first")
+    x, y = np.array([x]), np.array([y])
     return float(abs(y - held.net(x)).max())
 
 

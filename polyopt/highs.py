@@ -73,8 +73,8 @@ def solve(
     start = time.perf_counter()
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"solve: time_limit is {time_limit}, but must be positive seconds")
-    check_domains(model)
     program = to_program(model)
+    check_domains(model)
     if (program.lower > program.upper).any():
         return Result("infeasible", None, None, math.inf, 0, time.perf_counter() - start)
     solver = to_highs(program)
@@ -87,8 +87,7 @@ def solve(
     if time_limit is not None:
         solver.setOptionValue("time_limit", max(time_limit - (time.perf_counter() - start), 1e-3))
     _run(solver, program, progress)
-    result = _result(solver, program, start)
-    return result
+    return _result(solver, program, start)
 
 
 def to_highs(program: Program) -> highspy.Highs:

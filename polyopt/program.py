@@ -14,6 +14,7 @@ import numpy as np
 import pyomo.environ as pyo
 import scipy.sparse as sp
 from pyomo.core.base import SortComponents
+from pyomo.core.base.block import BlockData
 from pyomo.repn import generate_standard_repn
 from pyomo.repn.util import categorize_valid_components
 
@@ -65,6 +66,8 @@ def to_program(model) -> Program:
     >>> program.matrix.toarray(), program.row_upper, program.cost
     (array([[1., 2.]]), array([3.]), array([1., 1.]))
     """
+    if not isinstance(model, BlockData):
+        raise ValueError(f"a Pyomo model or block is needed, but {type(model).__name__} is given")
     _refuse_other_components(model)
     columns = _Columns()
     rows = _rows(model, columns)

@@ -7,7 +7,7 @@ from cases import NETWORKS, chain
 
 import polyopt as po
 from formulations import Row
-from polyopt.activations import ReLU, Sign
+from polyopt.activations import ReLU, Sign, Tanh
 from polyopt.layers import Affine
 
 RELU = NETWORKS["relu"]
@@ -216,3 +216,31 @@ def test_one_block_holds_one_network():
     for question in (po.summary, po.replay_error, lambda block: po.set_point(block, [0, 0, 0])):
         with pytest.raises(ValueError, match="block 'empty' holds no network"):
             question(m.empty)
+
+
+def test_what_is_no_block_no_network_and_no_formulation_is_refused():
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(range(3), bounds=(-1, 1))
+    m.net, m.many = pyo.Block(), pyo.Block(range(2))
+    for block in (m.many, pyo.Block(), "net"):
+        with pytest.raises(ValueError, match="is not a constructed Pyomo block"):
+            po.add_network(block, RELU, m.x)
+    with pytest.raises(ValueError, match="the network is a str; read it with from_torch"):
+        po.add_network(m.net, "net.onnx", m.x)
+    with pytest.raises(ValueError, match=r"formulation=<class .* is none; give an instance such as po.BigM\(\)"):
+        po.add_network(m.net, RELU, m.x, formulation=po.BigM)
+    with pytest.raises(ValueError, match="a Pyomo model or block is needed, but str is given"):
+        po.solve("model")
+
+
+def test_after_an_error_the_block_is_as_it_was():
+    net = po.Network.sequential([Affine([[1.0], [-1.0]], None), ReLU(), Tanh()], (1,))
+    m = pyo.ConcreteModel()
+    m.u = pyo.Var(bounds=(-1, 1))
+    m.net = pyo.Block()
+    with pytest.raises(ValueError, match="Tanh"):
+        po.add_network(m.net, net, [2 * m.u])
+    assert not list(m.net.component_objects())
+    po.add_network(m.net, RELU, [m.u, m.u, m.u])
+    with pytest.raises(ValueError, match="block 'net' has variables without values; solve the model"):
+        po.replay_error(m.net)

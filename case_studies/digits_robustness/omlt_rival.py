@@ -25,7 +25,7 @@ def ask_omlt(net: po.Network, image: np.ndarray, label: int, eps: float, solved:
     difference = 0.0
     for rival, margin in solved.items():
         m.objective.expr = m.net.outputs[rival] - m.net.outputs[label]
-        solver.solve(m, rel_gap=1e-6)
+        solver.solve(m, options={"mip_rel_gap": 1e-6})
         difference = max(difference, abs(pyo.value(m.objective) - margin))
     binaries = sum(v.is_binary() for v in m.component_data_objects(pyo.Var))
     return {"binaries": binaries, "seconds": time.perf_counter() - start, "difference": difference}

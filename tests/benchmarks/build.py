@@ -1,6 +1,6 @@
 """From a network in memory to a loaded HiGHS instance: polyopt against OMLT, seconds and peak memory.
 
-    python tests/benchmarks/build.py [--runs 5] [--json FILE]
+    python tests/benchmarks/build.py [--runs 5] [--json]
 
 The network is rand_784_256_256_10 from the shared data, or one of that shape drawn afresh. Each run is a process of
 its own; the tools take turns. Time and memory count from the moment when the weights are loaded and everything is
@@ -125,7 +125,7 @@ def measure(tool: str) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--measure", choices=TOOLS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -138,21 +138,20 @@ def main() -> None:
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found.append(json.loads(output.splitlines()[-1]))
     medians = {t: {k: statistics.median(run[k] for run in found) for k in found[0]} for t, found in runs.items()}
+    ours, theirs = medians["polyopt, interval"], medians["OMLT"]
+    ratios = {key: theirs[key] / ours[key] for key in ("seconds", "peak_mb")}
+    if options.json:
+        names = ("pyomo", "highspy", "omlt", "numpy", "torch")
+        versions = {"python": platform.python_version()} | {name: version(name) for name in names}
+        print(json.dumps({"versions": versions, "runs": runs, "medians": medians, "ratios": ratios}, indent=1))
+        return
     print("| tool | seconds | peak MB | rows | columns | nonzeros |\n| --- | ---: | ---: | ---: | ---: | ---: |")
     for tool, row in medians.items():
         sizes = " | ".join(str(row[key]) for key in ("rows", "columns", "nonzeros"))
         print(f"| {tool} | {row['seconds']:.3f} | {row['peak_mb']:.1f} | {sizes} |")
-    ours, theirs = medians["polyopt, interval"], medians["OMLT"]
-    ratios = {key: theirs[key] / ours[key] for key in ("seconds", "peak_mb")}
     print(
         f"OMLT / polyopt (interval): {ratios['seconds']:.1f} times the time, {ratios['peak_mb']:.1f} times the memory"
     )
-    if options.json:
-        names = ("pyomo", "highspy", "omlt", "numpy", "torch")
-        versions = {"python": platform.python_version()} | {name: version(name) for name in names}
-        options.json.write_text(
-            json.dumps({"versions": versions, "runs": runs, "medians": medians, "ratios": ratios}, indent=1)
-        )
 
 
 if __name__ == "__main__":

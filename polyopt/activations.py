@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from polyopt.layers import Layer, Padding, Pair, Shape, broadcasts, flat, frozen, window_indices, windows_shape
+from polyopt.layers import Layer, broadcasts, flat, frozen
+from polyopt.windows import Padding, Pair, Shape, window_indices, windows_shape
 
 
 class Pieces(NamedTuple):

@@ -51,7 +51,17 @@ class Summary:
 
 
 def summary(block) -> Summary:
-    """How large the embedded network is; ``active`` units are affine equations, ``inactive`` ones constants."""
+    """How large the embedded network is; ``active`` units are affine equations, ``inactive`` ones constants.
+
+    >>> from polyopt import add_network, Network
+    >>> from polyopt.activations import ReLU
+    >>> m = pyo.ConcreteModel()
+    >>> m.x = pyo.Var(bounds=(-1, 2))
+    >>> m.net = pyo.Block()
+    >>> y = add_network(m.net, Network.sequential([ReLU()], (1,)), [m.x])
+    >>> summary(m.net)
+    Summary(active=0, inactive=0, unstable=1, binaries=1, rows=4, columns=3, nonzeros=9)
+    """
     parts = embedding(block).parts
     rows = [row for row in block.component_data_objects(pyo.Constraint, active=True)]
     variables = list(block.component_data_objects(pyo.Var))
@@ -67,7 +77,18 @@ def summary(block) -> Summary:
 
 
 def replay_error(block) -> float:
-    """``max |block output - net(block input)|`` at the values now loaded in the model's variables."""
+    """``max |block output - net(block input)|`` at the values now loaded in the model's variables.
+
+    >>> from polyopt import add_network, Network
+    >>> from polyopt.activations import ReLU
+    >>> m = pyo.ConcreteModel()
+    >>> m.x = pyo.Var(bounds=(-1, 2))
+    >>> m.net = pyo.Block()
+    >>> y = add_network(m.net, Network.sequential([ReLU()], (1,)), [m.x])
+    >>> m.x.value, y[0].value = 1.5, 1.0
+    >>> replay_error(m.net)
+    0.5
+    """
     held = embedding(block)
     x = [pyo.value(expression, exception=False) for expression in held.inputs]
     y = [variable.value for variable in held.outputs]
@@ -81,6 +102,16 @@ def set_point(block, x) -> None:
     """Set the network's variables to its forward pass at ``x`` (n_in,), as a start for ``solve(..., warm_start=True)``.
 
     Inputs that are expressions of the caller's variables are left to the caller.
+
+    >>> from polyopt import add_network, Network
+    >>> from polyopt.activations import ReLU
+    >>> m = pyo.ConcreteModel()
+    >>> m.x = pyo.Var(bounds=(-1, 2))
+    >>> m.net = pyo.Block()
+    >>> y = add_network(m.net, Network.sequential([ReLU()], (1,)), [m.x])
+    >>> set_point(m.net, [1.5])
+    >>> m.x.value, m.net.layer[0].sigma[0].value, y[0].value
+    (1.5, 1.0, 1.5)
     """
     held = embedding(block)
     values = held.net.values(np.asarray(x, dtype=np.float64)[None])

@@ -1,5 +1,8 @@
 """Solving a Pyomo model with HiGHS: statuses said plainly, the best point always loaded, starts, limits, progress.
 
+The model reaches HiGHS as arrays (`polyopt.program`) and not through Pyomo's own interface to it, which takes no start
+and makes every coefficient of a matrix-backed row a Python object again.
+
 HiGHS answers to tolerances (1e-6 on rows, 1e-6 on integrality): its points and bounds are candidates. `replay_error`
 says how far a network block is from the network at the loaded point; `polyopt.verify` recomputes what a verdict rests
 on.

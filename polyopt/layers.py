@@ -19,9 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
-Shape = tuple[int, ...]
-Pair = tuple[int, int]
-Padding = tuple[Pair, Pair]  # ((top, bottom), (left, right))
+from polyopt.windows import Padding, Pair, Shape, window_indices, windows, windows_shape
 
 
 def frozen(values) -> np.ndarray:
@@ -334,35 +332,6 @@ def selection(indices: np.ndarray, size: int) -> sp.csr_array:
     rows = np.flatnonzero(indices >= 0)
     entries = (np.ones(len(rows)), (rows, indices[rows]))
     return sp.csr_array(entries, shape=(len(indices), size))
-
-
-def windows_shape(layer, shape: Shape) -> Pair:
-    """Output height and width of a layer with kernel, stride, padding and dilation on images of this shape."""
-    if len(shape) != 3:
-        raise ValueError(f"{type(layer).__name__}: needs an input (channels, height, width), but gets {shape}")
-    sizes = []
-    for size, kernel, stride, pad, dilation in zip(
-        shape[1:], layer.kernel, layer.stride, layer.padding, layer.dilation, strict=True
-    ):
-        room = size + sum(pad) - dilation * (kernel - 1) - 1
-        if room < 0:
-            raise ValueError(f"{type(layer).__name__}: kernel {layer.kernel} does not fit an input {shape}")
-        sizes.append(room // stride + 1)
-    return tuple(sizes)
-
-
-def windows(layer, x: np.ndarray, fill: float = 0.0) -> np.ndarray:
-    """All windows of a batch of images: a view of shape (batch, C, H', W', kernel height, kernel width)."""
-    reach = [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel, strict=True)]
-    padded = np.pad(x, ((0, 0), (0, 0), *layer.padding), constant_values=fill)
-    view = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
-    (sy, sx), (dy, dx) = layer.stride, layer.dilation
-    return view[:, :, ::sy, ::sx, ::dy, ::dx]
-
-
-def window_indices(layer, shape: Shape) -> np.ndarray:
-    """The flat input index of each entry of each window, -1 in the padding: (C, H', W', kh, kw)."""
-    return windows(layer, np.arange(math.prod(shape)).reshape(1, *shape), fill=-1)[0]
 
 
 def _sparse(entries, rows, columns, full: Shape, shape: Pair) -> sp.csr_array:

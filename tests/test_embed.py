@@ -106,6 +106,17 @@ def test_a_deactivated_block_constrains_nothing_and_a_deleted_one_is_gone():
     assert len(po.add_network(m.net, RELU, m.x)) == 2
 
 
+@pytest.mark.parametrize("solver", ["highs", "appsi_highs", "scip_direct"])
+def test_any_pyomo_solver_finds_the_optimum(optimum, solver):
+    if not pyo.SolverFactory(solver).available(exception_flag=False):
+        pytest.skip(f"{solver} is not installed")
+    m, y = unit_box_model()
+    m.objective = pyo.Objective(expr=y[0], sense=pyo.maximize)
+    pyo.SolverFactory(solver).solve(m)
+    assert pyo.value(m.objective) == pytest.approx(optimum, abs=1e-4)
+    assert po.replay_error(m.net) < 1e-5
+
+
 @pytest.mark.parametrize("kind", ["lp", "mps"])
 def test_a_written_model_has_the_same_optimum(tmp_path, optimum, kind):
     highspy = pytest.importorskip("highspy")

@@ -24,6 +24,7 @@ ROOMS = [
     ["regions", "network"],
     ["compose", "activations"],
     ["layers"],
+    ["windows"],
 ]
 
 

@@ -7,11 +7,14 @@ tests.
 """
 
 from formulations.bigm import BigM
+from formulations.cuts import CuttingPlanes
+from formulations.extended import Extended
 from formulations.layer import Formulation, Layer, MaxLayer, PiecewiseLinearLayer, SmoothLayer, add_affine
+from formulations.partition import Partition
 from formulations.rows import Row, Rows, add_variables, set_variables
 from formulations.triangle import Triangle
 
-EXACT = (BigM(),)
+EXACT = (BigM(), Partition(2), Partition(3, by="range"), Extended(), CuttingPlanes())
 RELAXATIONS = (Triangle(),)
 EXAMPLES = EXACT + RELAXATIONS
 
@@ -20,9 +23,12 @@ __all__ = [
     "EXAMPLES",
     "RELAXATIONS",
     "BigM",
+    "CuttingPlanes",
+    "Extended",
     "Formulation",
     "Layer",
     "MaxLayer",
+    "Partition",
     "PiecewiseLinearLayer",
     "Row",
     "Rows",

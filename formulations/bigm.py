@@ -24,14 +24,13 @@ the triangle (8). At a jump both sides are feasible, as is any value listed betw
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pyomo.environ as pyo
-import scipy.sparse as sp
 
 from formulations.layer import MaxLayer, PiecewiseLinearLayer, not_defined
 from formulations.maxout import add_max_binaries, set_max_values
+from formulations.pieces import Pieces, pieces
 from formulations.rows import Rows, add_variables, set_variables
 
 
@@ -68,64 +67,23 @@ class BigM:
         if isinstance(layer, MaxLayer):
             set_max_values(block, layer, pre)
             return
-        cut = _cut(layer)
-        above = np.clip(pre[cut.unit] - cut.start, 0.0, cut.length)
-        sigma = (pre[cut.unit] > cut.start).astype(float)
-        slope, intercept, gain, jump = _coefficients(layer, cut)
+        cut = pieces(layer)
         if block.component("above"):
-            set_variables(block.above, above)
-        set_variables(block.sigma, sigma)
-        set_variables(
-            block.post, slope * pre + intercept + np.bincount(cut.unit, gain * above + jump * sigma, layer.size)
-        )
-
-
-class _Cut(NamedTuple):
-    """The segments above the crossed breakpoints of all units, unit by unit in ascending order; arrays (s,)."""
-
-    unit: np.ndarray
-    piece: np.ndarray  # number of the piece above the breakpoint
-    start: np.ndarray
-    length: np.ndarray
-    first: np.ndarray  # whether it is its unit's lowest
-
-    def per_unit(self, units: int, coefficients) -> sp.csr_array:
-        """The matrix (units, s) that sums the segments of each unit with these coefficients."""
-        entries = np.broadcast_to(coefficients, self.unit.shape)
-        return sp.csr_array((entries, (self.unit, np.arange(len(self.unit)))), shape=(units, len(self.unit)))
-
-
-def _cut(layer: PiecewiseLinearLayer) -> _Cut:
-    unit, number = np.nonzero(layer.crossed.T)
-    start = layer.breakpoints[number, unit]
-    change = unit[1:] != unit[:-1]
-    end = np.where(np.append(change, True), layer.upper[unit], np.append(start[1:], 0.0))
-    return _Cut(unit, number + 1, start, end - start, np.insert(change, 0, True))
-
-
-def _coefficients(layer: PiecewiseLinearLayer, cut: _Cut) -> tuple[np.ndarray, ...]:
-    """s_0 and c_0 (p,), and of each segment s_j - s_0 and J_j (s,)."""
-    lowest = cut.piece[cut.first] - 1
-    columns = np.arange(layer.size)
-    slope, intercept = layer.slopes[lowest, columns], layer.intercepts[lowest, columns]
-    return slope, intercept, layer.slopes[cut.piece, cut.unit] - slope[cut.unit], layer.jumps[cut.piece - 1, cut.unit]
+            set_variables(block.above, cut.filled(pre))
+        set_variables(block.sigma, cut.passed(pre))
+        set_variables(block.post, cut.value(pre))
 
 
 def _add_pieces(block, layer: PiecewiseLinearLayer) -> list:
     a = layer.add_pre(block)
-    cut = _cut(layer)
-    slope, intercept, gain, jump = _coefficients(layer, cut)
+    cut = pieces(layer)
     # where f is 0 below its only breakpoint and climbs with slope 1, as a ReLU, the segment is the output
-    is_output = (np.bincount(cut.unit, minlength=layer.size) == 1) & (slope == 0) & (intercept == 0)
-    is_output &= (gain == 1)[cut.first] & (jump == 0)[cut.first]
-    single = len(layer.breakpoints) == 1
-    labels = [
-        layer.labels[i] if single else (layer.labels[i], int(j)) for i, j in zip(cut.unit, cut.piece, strict=True)
-    ]
+    is_output = (cut.count == layer.size) & (cut.base_slope == 0) & (cut.base_intercept == 0)
+    is_output = is_output & (cut.slope[cut.first] == 1) & (cut.jump[cut.first] == 0)
 
     name = "post" if is_output.all() else "above"
-    above = add_variables(block, name, labels, np.zeros(len(labels)), cut.length)
-    sigma = add_variables(block, "sigma", labels, domain=pyo.Binary)
+    above = add_variables(block, name, cut.labels, np.zeros(cut.count), cut.length)
+    sigma = add_variables(block, "sigma", cut.labels, domain=pyo.Binary)
     _add_filling_order(block, layer, cut, a, above, sigma)
     if is_output.all():
         return above
@@ -133,17 +91,17 @@ def _add_pieces(block, layer: PiecewiseLinearLayer) -> list:
     post = add_variables(block, "post", layer.labels, *layer.range())
     terms = [
         (1.0, post),
-        (-slope, a),
-        (-cut.per_unit(layer.size, gain), above),
-        (-cut.per_unit(layer.size, jump), sigma),
+        (-cut.base_slope, a),
+        (-cut.per_unit(cut.gain), above),
+        (-cut.per_unit(cut.jump), sigma),
     ]
-    block.post_rows = Rows(terms, lower=intercept, upper=intercept)
+    block.post_rows = Rows(terms, lower=cut.base_intercept, upper=cut.base_intercept)
     return post
 
 
-def _add_filling_order(block, layer: PiecewiseLinearLayer, cut: _Cut, a, above, sigma) -> None:
+def _add_filling_order(block, layer: PiecewiseLinearLayer, cut: Pieces, a, above, sigma) -> None:
     """The segment below the breakpoints is full before the first above begins, and so on upwards."""
-    filled = cut.per_unit(layer.size, 1.0)
+    filled = cut.per_unit()
     lowest = cut.start[cut.first]
     first_sigma = [s for s, first in zip(sigma, cut.first, strict=True) if first]
     block.below_most = Rows([(1.0, a), (-filled, above)], upper=lowest)

@@ -54,6 +54,18 @@ class Layer:
         """The number of pre-activations."""
         return len(self.bias)
 
+    @property
+    def input_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds (m,) of the incoming variables; ValueError, naming it, where one has none."""
+        ends = [(v.value, v.value) if v.fixed and None in v.bounds else v.bounds for v in self.inputs]
+        free = [v.name for v, end in zip(self.inputs, ends, strict=True) if None in end]
+        if free:
+            raise ValueError(
+                f"layer {self.name!r} ({self.kind}): variable {free[0]!r} has no finite bounds; give it both"
+            )
+        low, high = np.array(ends, dtype=np.float64).reshape(-1, 2).T
+        return low, high
+
     def add_pre(self, block) -> list:
         """Add ``block.pre`` and the rows ``a = W x + b`` to the block; returns the p variables.
 
@@ -76,6 +88,8 @@ class Layer:
 
     def set_pre(self, block, values: np.ndarray) -> None:
         """Set the pre-activations that have variables of their own to these values (p,)."""
+        if block.component("pre") is None:
+            return
         for label, value in zip(self.labels, values.tolist(), strict=True):
             if label in block.pre:
                 block.pre[label].set_value(value, skip_validation=True)
@@ -160,7 +174,9 @@ class MaxLayer(Layer):
 
 @dataclass(frozen=True, eq=False)
 class SmoothLayer(Layer):
-    """Units ``h = f(a)`` with f smooth."""
+    """Units ``h = f(a)`` with f smooth and increasing: ``kind`` is "Sigmoid", "Tanh", or "Softplus" with ``beta``."""
+
+    beta: float = 1.0
 
 
 @runtime_checkable

@@ -68,6 +68,7 @@ class Rows(IndexedConstraint):
             blocks.append(_matrix(coefficients, len(variables)))
             self.variables.extend(variables)
         self.matrix = sp.csr_array(sp.hstack(blocks))
+        self.matrix.eliminate_zeros()
         count = self.matrix.shape[0]
         self.lower = np.full(count, -np.inf) if lower is None else np.broadcast_to(np.float64(lower), count).copy()
         self.upper = np.full(count, np.inf) if upper is None else np.broadcast_to(np.float64(upper), count).copy()

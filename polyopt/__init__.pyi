@@ -1,4 +1,7 @@
 from formulations import BigM as BigM
+from formulations import CuttingPlanes as CuttingPlanes
+from formulations import Extended as Extended
+from formulations import Partition as Partition
 from formulations import Triangle as Triangle
 from polyopt.bounds import Bounds as Bounds
 from polyopt.bounds import Interval as Interval
@@ -9,6 +12,7 @@ from polyopt.convert.from_sklearn import from_sklearn as from_sklearn
 from polyopt.convert.from_torch import from_torch as from_torch
 from polyopt.convert.to_onnx import to_onnx as to_onnx
 from polyopt.convert.to_torch import to_torch as to_torch
+from polyopt.cut_rounds import separate as separate
 from polyopt.embed import add_network as add_network
 from polyopt.embedding import (
     Summary as Summary,

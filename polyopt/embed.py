@@ -15,11 +15,11 @@ import scipy.sparse as sp
 from pyomo.core.base.block import BlockData
 
 from formulations import BigM, Formulation, MaxLayer, PiecewiseLinearLayer, SmoothLayer, add_affine
-from polyopt.activations import GroupMax, PiecewiseLinear
+from polyopt.activations import GroupMax, PiecewiseLinear, Softplus
 from polyopt.affine import AffineMap, affine_maps
 from polyopt.bounds.interval import interval
 from polyopt.bounds.result import Bounds
-from polyopt.embedding import Embedding, Part
+from polyopt.embedding import Embedding, Part, is_embedded
 from polyopt.inputs import input_range, input_variables
 from polyopt.network import INPUT, Network, Node
 from polyopt.regions import Box
@@ -74,7 +74,7 @@ def _check_arguments(block, net, formulation) -> None:
             f"add_network: {block!r} is not a constructed Pyomo block; put pyo.Block() on a ConcreteModel, "
             "and give one entry of an indexed block, as in m.net[0]"
         )
-    if hasattr(block, "embedding"):
+    if is_embedded(block):
         raise ValueError(f"add_network: block {block.name!r} already holds a network; give each its own block")
     if not isinstance(net, Network):
         raise ValueError(f"add_network: the network is a {type(net).__name__}; read it with from_torch first")
@@ -153,7 +153,8 @@ def _add_activation(block, node: Node, formulation, pre: tuple) -> tuple[Part, _
         return _add_piecewise_linear(block, node, formulation, pre)
     if isinstance(node.layer, GroupMax):
         return _add_max(block, node, formulation, pre)
-    layer = SmoothLayer(node.name, type(node.layer).__name__, range(node.size), *pre)
+    beta = node.layer.beta if isinstance(node.layer, Softplus) else 1.0
+    layer = SmoothLayer(node.name, type(node.layer).__name__, range(node.size), *pre, beta=beta)
     post = formulation.add(block, layer)
     everything = np.arange(node.size)
     none = np.empty(0, int)

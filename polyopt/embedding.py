@@ -129,9 +129,14 @@ def set_point(block, x) -> None:
     set_variables(block.output, values[held.net.nodes[-1].name].ravel())
 
 
+def is_embedded(block) -> bool:
+    """Whether `add_network` has put a network on the block."""
+    return hasattr(block, "embedding")
+
+
 def embedding(block) -> Embedding:
     """What `add_network` left on the block; ValueError if it left nothing."""
-    if not hasattr(block, "embedding"):
+    if not is_embedded(block):
         raise ValueError(f"block {block.name!r} holds no network; call add_network on it first")
     return block.embedding
 
@@ -139,7 +144,7 @@ def embedding(block) -> Embedding:
 def check_domains(model) -> None:
     """ValueError if the bounds of a network's input have been widened since its rows were written."""
     for block in model.block_data_objects(active=True):
-        if not hasattr(block, "embedding"):
+        if not is_embedded(block):
             continue
         region = block.embedding.bounds.region
         for i, expression in enumerate(block.embedding.inputs):

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import highspy
 import numpy as np
 from tqdm import tqdm
 
+from polyopt.cut_rounds import cut_rounds
 from polyopt.embedding import check_domains
 from polyopt.program import Program, to_program
 
@@ -78,6 +79,16 @@ def solve(
         raise ValueError(f"solve: time_limit is {time_limit}, but must be positive seconds")
     program = to_program(model)
     check_domains(model)
+
+    def remaining() -> float:
+        return math.inf if time_limit is None else time_limit - (time.perf_counter() - start)
+
+    point = [variable.value for variable in program.variables]
+    if cut_rounds(model, lambda: _relax(to_program(model), remaining())):
+        program = to_program(model)
+    for variable, value in zip(program.variables, point, strict=True):  # which the relaxations have overwritten
+        if not variable.fixed:
+            variable.set_value(value, skip_validation=True)
     if (program.lower > program.upper).any():
         return Result("infeasible", None, None, math.inf, 0, time.perf_counter() - start)
     solver = to_highs(program)
@@ -88,9 +99,22 @@ def solve(
     if warm_start:
         _set_start(solver, program)
     if time_limit is not None:
-        solver.setOptionValue("time_limit", max(time_limit - (time.perf_counter() - start), 1e-3))
-    _run(solver, program, progress)
+        solver.setOptionValue("time_limit", max(remaining(), 1e-3))
+    _run(solver, progress)
     return _result(solver, program, start)
+
+
+def _relax(program: Program, time_limit: float) -> float | None:
+    """The optimum of the linear relaxation, whose point is loaded; None where it is not found in time."""
+    if time_limit <= 0:
+        return None
+    solver = to_highs(replace(program, integer=np.zeros_like(program.integer)))
+    solver.setOptionValue("time_limit", float(time_limit))
+    _run(solver, progress=False)
+    if solver.getModelStatus() != _Status.kOptimal:
+        return None
+    _load(solver, program)
+    return solver.getInfo().objective_function_value
 
 
 def to_highs(program: Program) -> highspy.Highs:
@@ -129,7 +153,7 @@ def _set_start(solver: highspy.Highs, program: Program) -> None:
     solver.setSolution(len(known), np.array(known, dtype=np.int32), values)
 
 
-def _run(solver: highspy.Highs, program: Program, progress: bool) -> None:
+def _run(solver: highspy.Highs, progress: bool) -> None:
     """Run; Ctrl-C stops the solver, which keeps its best point."""
     solver.HandleKeyboardInterrupt = True
     with tqdm(disable=not progress, bar_format="{desc} [{elapsed}]", leave=False) as bar:
@@ -149,16 +173,14 @@ def _result(solver: highspy.Highs, program: Program, start: float) -> Result:
     status = _STATUS.get(solver.getModelStatus(), "error")
     if solver.getModelStatus() == _Status.kUnboundedOrInfeasible:
         status = _infeasible_or_unbounded(program)
-    info, solution = solver.getInfo(), solver.getSolution()
+    info = solver.getInfo()
     objective = bound = None
     is_mip = bool(program.integer.any())
     if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible and status not in (
         "infeasible",
         "unbounded",
     ):
-        for variable, value in zip(program.variables, list(solution.col_value), strict=True):
-            if not variable.fixed:
-                variable.set_value(value, skip_validation=True)
+        _load(solver, program)
         objective = info.objective_function_value
     if is_mip and math.isfinite(info.mip_dual_bound) and status not in ("infeasible", "unbounded", "error"):
         bound = info.mip_dual_bound
@@ -168,11 +190,15 @@ def _result(solver: highspy.Highs, program: Program, start: float) -> Result:
     return Result(status, objective, bound, gap, max(int(info.mip_node_count), 0), time.perf_counter() - start)
 
 
+def _load(solver: highspy.Highs, program: Program) -> None:
+    for variable, value in zip(program.variables, list(solver.getSolution().col_value), strict=True):
+        if not variable.fixed:
+            variable.set_value(value, skip_validation=True)
+
+
 def _infeasible_or_unbounded(program: Program) -> str:
     """Where presolve did not tell the two apart: without its objective an unbounded problem is feasible."""
-    feasibility = Program(
-        **{**vars(program), "cost": np.zeros(len(program.variables)), "quadratic": None, "offset": 0.0}
-    )
+    feasibility = replace(program, cost=np.zeros(len(program.variables)), quadratic=None, offset=0.0)
     solver = to_highs(feasibility)
     solver.solve()
     return "unbounded" if solver.getModelStatus() == _Status.kOptimal else "infeasible"

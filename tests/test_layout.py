@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each room may import the rooms below it (later in the list) and none above.
 ROOMS = [
     ["highs"],
-    ["embed"],
+    ["embed", "cut_rounds"],
     ["program", "embedding"],
     ["inputs", "affine", "bounds", "convert"],
     ["regions", "network"],

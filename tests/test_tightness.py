@@ -3,14 +3,17 @@
 A row that is loosened is still sound and passes every soundness test; here it fails.
 """
 
+import itertools
+
 import numpy as np
 import pyomo.environ as pyo
 import pyomo.gdp as gdp
 import pytest
+import scipy.optimize
 from cases import NETWORKS
 
 import polyopt as po
-from formulations import BigM, MaxLayer, PiecewiseLinearLayer, Triangle
+from formulations import BigM, CuttingPlanes, Extended, MaxLayer, Partition, PiecewiseLinearLayer, Triangle
 from polyopt.activations import Abs, Clip, HardSigmoid, LeakyReLU, PReLU, ReLU, Sign, Step
 
 FUNCTIONS = {
@@ -132,6 +135,174 @@ def test_big_m_relaxes_to_the_triangle_on_whole_networks(name):
         relaxed(m)
         bounds.append([maximum(m, y[0]), maximum(m, y[1] - y[0])])
     assert bounds[0] == pytest.approx(bounds[1], abs=1e-6)
+
+
+def affine_unit(function, formulation, weight, bias, low, high):
+    """h = f(w x + b) for x in a box, with the pre-activation's bounds from the box."""
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(range(len(weight)), bounds=lambda _, i: (low[i], high[i]))
+    m.unit = pyo.Block()
+    ends = np.sort(np.array(weight)[:, None] * np.column_stack([low, high]), axis=1).sum(0) + bias
+    layer = PiecewiseLinearLayer(
+        "unit", "f", [0], [weight], [bias], list(m.x.values()), ends[:1], ends[1:], *function.pieces((1,))
+    )
+    (m.h,) = (pyo.Reference(v) for v in formulation.add(m.unit, layer))
+    return m, layer
+
+
+def converged(m, expression, separate):
+    """The relaxation's optimum after all cuts."""
+    for _ in range(200):
+        value = maximum(m, expression)
+        if not separate():
+            return value
+    raise AssertionError("the cuts do not converge")
+
+
+WEIGHT, BIAS = [1.5, -1.0, 0.7, -0.4], 0.2
+LOW, HIGH = [-1.0, 0.0, -0.5, -1.0], [1.0, 2.0, 1.0, 0.5]
+
+
+def true_maximum(function, c, d):
+    """max c x + d f(w x + b) over the box: one LP for each piece, by scipy."""
+    breakpoints, slopes, intercepts = (part[:, 0] for part in function.pieces((1,)))
+    ends = [-1e3, *breakpoints, 1e3]
+    best = -np.inf
+    for k, (t, u) in enumerate(itertools.pairwise(ends)):
+        objective = np.array(c) + d * slopes[k] * np.array(WEIGHT)
+        rows = [np.negative(WEIGHT), WEIGHT]
+        found = scipy.optimize.linprog(
+            -objective, A_ub=rows, b_ub=[BIAS - t, u - BIAS], bounds=list(zip(LOW, HIGH, strict=True))
+        )
+        if found.success:
+            best = max(best, -found.fun + d * (slopes[k] * BIAS + intercepts[k]))
+    return best
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_extended_relaxation_is_the_convex_hull_over_the_box(name):
+    """Locally ideal: the relaxation has the true maximum of every linear objective."""
+    m, _ = affine_unit(FUNCTIONS[name], Extended(), WEIGHT, BIAS, LOW, HIGH)
+    relaxed(m)
+    for objective in np.random.default_rng(0).normal(size=(12, 5)).tolist():
+        c, d = objective[:4], 2 * objective[4]
+        value = maximum(m, sum(w * v for w, v in zip(c, m.x.values(), strict=True)) + d * m.h[None])
+        assert value == pytest.approx(true_maximum(FUNCTIONS[name], c, d), abs=1e-7)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_extended_is_locally_ideal_in_sigma_too(name):
+    m, _ = affine_unit(FUNCTIONS[name], Extended(), WEIGHT, BIAS, LOW, HIGH)
+    relaxed(m)
+    columns = [*m.x.values(), m.h[None], *m.unit.sigma.values()]
+    for weights in np.random.default_rng(1).normal(size=(15, len(columns))).tolist():
+        maximum(m, sum(w * v for w, v in zip(weights, columns, strict=True)))
+        assert all(abs(s.value - round(s.value)) < 1e-7 for s in m.unit.sigma.values())
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_one_unit_s_relaxations_are_ordered(name):
+    objectives = np.random.default_rng(2).normal(size=(8, 5)).tolist()
+    chain = [Extended(), Partition(4), Partition(2), Partition(1), BigM(), Triangle()]
+    values = np.array([[objective_value(name, f, c) for c in objectives] for f in chain])
+    assert values[0] == pytest.approx(values[1], abs=1e-6)  # four inputs, four parts
+    assert values[3] == pytest.approx(values[4], abs=1e-6)
+    assert values[4] == pytest.approx(values[5], abs=1e-6)
+    assert (np.diff(values, axis=0) >= -1e-6).all()
+    cuts = np.array([objective_value(name, CuttingPlanes(tolerance=1e-9), c) for c in objectives])
+    assert (values[0] <= cuts + 1e-6).all()
+    assert (cuts <= values[4] + 1e-6).all()
+    if FUNCTIONS[name].pieces((1,)).breakpoints.shape[0] == 1:
+        assert cuts == pytest.approx(values[0], abs=1e-6)
+
+
+def objective_value(name, formulation, objective):
+    m, layer = affine_unit(FUNCTIONS[name], formulation, WEIGHT, BIAS, LOW, HIGH)
+    relaxed(m)
+    expression = sum(w * v for w, v in zip(objective, [*m.x.values(), m.h[None]], strict=True))
+    if isinstance(formulation, CuttingPlanes):
+        return converged(m, expression, lambda: formulation.separate(m.unit, layer))
+    return maximum(m, expression)
+
+
+@pytest.mark.parametrize("bounds", ["interval", "crown"])
+@pytest.mark.parametrize("name", ["relu", "leaky", "abs", "prelu", "residual"])
+def test_whole_networks_are_ordered_too(name, bounds):
+    net = NETWORKS[name]
+    order = [Extended(), CuttingPlanes(tolerance=1e-9), Partition(4), Partition(2), BigM(), Triangle()]
+    values = []
+    for formulation in order:
+        m = pyo.ConcreteModel()
+        m.x = pyo.Var(range(net.input_size), bounds=(-1, 1))
+        m.net = pyo.Block()
+        y = po.add_network(m.net, net, m.x, formulation=formulation, bounds=bounds)
+        relaxed(m)
+        values.append(converged(m, y[0] - y[1], lambda m=m: po.separate(m.net)))
+    extended, cuts, four, two, big_m, triangle = values
+    assert extended <= four + 1e-6
+    assert extended <= cuts + 1e-6
+    assert four <= two + 1e-6
+    assert two <= big_m + 1e-6
+    assert cuts <= big_m + 1e-6
+    if name != "residual":  # whose maximum has binaries of its own in BigM, and none in Triangle
+        assert big_m == pytest.approx(triangle, abs=1e-6)
+    if bounds == "interval" and name != "residual":  # with tighter bounds the extended form knows more than the box
+        assert extended == pytest.approx(cuts, abs=1e-5)
+
+
+def test_partition_into_one_part_and_into_all():
+    net = NETWORKS["relu"]
+    box = po.Box(-np.ones(3), np.ones(3))
+
+    def value(formulation):
+        m = pyo.ConcreteModel()
+        m.x = pyo.Var(range(3), bounds=(-1, 1))
+        m.net = pyo.Block()
+        y = po.add_network(m.net, net, m.x, formulation=formulation, bounds=po.interval(net, box))
+        relaxed(m)
+        return maximum(m, y[0])
+
+    assert value(Partition(1)) == pytest.approx(value(BigM()), abs=1e-7)
+    assert value(Partition(50)) == pytest.approx(value(Extended()), abs=1e-9)
+
+
+def test_given_groups_are_used_and_must_cover_the_inputs():
+    m, _ = affine_unit(ReLU(), Partition(by=[[0, 1], [2, 3]]), WEIGHT, BIAS, LOW, HIGH)
+    assert len(m.unit.part) == 2
+    with pytest.raises(ValueError, match=r"layer 'unit' \(f\): the groups of Partition must name each of its 4"):
+        affine_unit(ReLU(), Partition(by=[[0, 1], [2]]), WEIGHT, BIAS, LOW, HIGH)
+    with pytest.raises(ValueError, match="by='size' is unknown"):
+        Partition(by="size")
+    with pytest.raises(ValueError, match="parts is 0"):
+        Partition(0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_extended_maximum_is_the_convex_hull_of_its_graph(seed):
+    """max of three affine functions of two inputs: the true optimum is the best over the members' cells, by scipy."""
+    rng = np.random.default_rng(seed)
+    weight, bias = rng.normal(size=(3, 2)), rng.normal(size=3)
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(range(2), bounds=(-1, 1))
+    m.unit = pyo.Block()
+    reach = abs(weight).sum(1)
+    layer = MaxLayer(
+        "max", "Max", range(3), weight, bias, list(m.x.values()), bias - reach, bias + reach, [np.arange(3)], [0]
+    )
+    (m.h,) = (pyo.Reference(v) for v in Extended().add(m.unit, layer))
+    relaxed(m)
+    for c0, c1, d in rng.normal(size=(10, 3)).tolist():
+        cells = []
+        for j in range(3):
+            others = [k for k in range(3) if k != j]
+            found = scipy.optimize.linprog(
+                -(np.array([c0, c1]) + d * weight[j]),
+                A_ub=weight[others] - weight[j],
+                b_ub=bias[j] - bias[others],
+                bounds=[(-1, 1)] * 2,
+            )
+            cells.append(-found.fun + d * bias[j] if found.success else -np.inf)
+        assert maximum(m, c0 * m.x[0] + c1 * m.x[1] + d * m.h[None]) == pytest.approx(max(cells), abs=1e-7)
 
 
 def max_unit(formulation, lower, upper):

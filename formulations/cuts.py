@@ -1,0 +1,102 @@
+"""The ideal cutting planes of Anderson et al. 2020, survey eq. (7), separated as they are needed.
+
+For a hinge ``R = max(0, w x + b - t)`` with sigma = 1 when ``w x + b >= t``, and with ``Lo_j`` the end of x_j's range
+where ``w_j x_j`` is least, ``Up_j`` the other, every subset J of the inputs gives
+
+    R <= sum_{j in J} w_j (x_j - Lo_j (1 - sigma)) + (b - t + sum_{j not in J} w_j Up_j) sigma         (7b)
+
+J empty and J full are the rows of big-M over the box. At a point (x, sigma) the tightest J takes each j for which
+``w_j (x_j - Lo_j (1 - sigma)) < w_j Up_j sigma``: one pass over the weights. A ReLU is a hinge; a unit with several
+breakpoints t_j has a hinge at each, which is the sum of its big-M segments above t_j, so that the same cuts serve all.
+
+The formulation starts as `BigM` with the bounds it is given, which may be tighter than the box's (CROWN, LP): these
+rows then are none of (7b) and stay beside the cuts (De Palma et al. 2021, appendix F).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from formulations.bigm import BigM
+from formulations.layer import PiecewiseLinearLayer
+from formulations.pieces import pieces
+from formulations.rows import Rows
+
+
+@dataclass(frozen=True)
+class CuttingPlanes:
+    """Exact, as `BigM`; its relaxation gets tighter with every round of cuts, up to the extended formulation's.
+
+    ``polyopt.solve`` runs up to ``max_rounds`` rounds before the MILP; in each, of a layer's cuts that are violated
+    by more than ``tolerance`` (relative to the size of the numbers) the ``per_round`` most violated are added, None
+    for all. With another solver call ``polyopt.separate(block)`` at the solution of a relaxation. Maxima keep their
+    big-M.
+
+    >>> import pyomo.environ as pyo
+    >>> m = pyo.ConcreteModel()
+    >>> m.x = pyo.Var(range(2), bounds=(-1, 1))
+    >>> m.unit = pyo.Block()
+    >>> relu = PiecewiseLinearLayer("hidden", "ReLU", [0], [[1.0, 1.0]], [0.0], list(m.x.values()), [-2.0], [2.0],
+    ...                             breakpoints=np.array([[0.0]]), slopes=np.array([[0.0], [1.0]]),
+    ...                             intercepts=np.zeros((2, 1)))
+    >>> (h,) = CuttingPlanes().add(m.unit, relu)
+    >>> m.x[0].value, m.x[1].value, m.unit.sigma[0].value, h.value = 1.0, -1.0, 0.5, 1.0  # on the hull of big-M
+    >>> CuttingPlanes().separate(m.unit, relu)
+    1
+    >>> print(m.unit.cuts_0[0].expr)
+    unit.post[0] - x[1]  <=  1.0
+    """
+
+    max_rounds: int = 10
+    tolerance: float = 1e-4
+    per_round: int | None = None
+
+    def add(self, block, layer) -> list:
+        """Add the layer's variables and the rows of big-M to the block; returns the variables of its outputs."""
+        return BigM().add(block, layer)
+
+    def set_values(self, block, layer, pre: np.ndarray) -> None:
+        """Set the block's variables to what pre-activations (p,) make of them."""
+        BigM().set_values(block, layer, pre)
+
+    def separate(self, block, layer) -> int:
+        """Add the cuts (7b) that the variables' values violate; returns how many."""
+        if not isinstance(layer, PiecewiseLinearLayer):
+            return 0
+        cut = pieces(layer)
+        above, sums = list((block.component("above") or block.post).values()), cut.from_here()
+        sigma = list(block.sigma.values())
+        hinge = sums @ np.array([variable.value for variable in above])
+        chosen, matrix, factor, bound, excess = _violated(layer, cut, hinge, np.array([s.value for s in sigma]), self)
+        if len(chosen):
+            order = np.argsort(-excess)[: self.per_round]
+            names = (f"cuts_{k}" for k in range(len(block.component_map()) + 1))
+            name = next(name for name in names if block.component(name) is None)
+            terms = [(sums[chosen[order]], above), (-matrix[order], layer.inputs)]
+            terms.append((-factor[order], [sigma[s] for s in chosen[order]]))
+            block.add_component(name, Rows(terms, upper=bound[order]))
+            return len(order)
+        return 0
+
+
+def _violated(layer, cut, hinge, sigma, options: CuttingPlanes) -> tuple[np.ndarray, ...]:
+    """Each segment's tightest cut ``R - matrix x - factor sigma <= bound``, if it is violated, and by how much."""
+    low, high = layer.input_bounds
+    x = np.array([variable.value for variable in layer.inputs])
+    weight = layer.weight[cut.unit]
+    segment = np.repeat(np.arange(cut.count), np.diff(weight.indptr))
+    w, j = weight.data, weight.indices
+    least, most = np.minimum(w * low[j], w * high[j]), np.maximum(w * low[j], w * high[j])
+    inside, outside = w * x[j] - least * (1.0 - sigma[segment]), most * sigma[segment]
+    in_j = inside < outside
+    bias = layer.bias[cut.unit] - cut.start
+    excess = hinge - bias * sigma - np.bincount(segment, np.where(in_j, inside, outside), cut.count)
+    scale = 1.0 + abs(bias) + np.bincount(segment, abs(most), cut.count)
+    chosen = np.flatnonzero(excess > options.tolerance * scale)
+    matrix = sp.csr_array((w * in_j, j, weight.indptr), shape=weight.shape)
+    factor = bias + np.bincount(segment, np.where(in_j, least, most), cut.count)
+    bound = -np.bincount(segment, least * in_j, cut.count)
+    return chosen, matrix[chosen], factor[chosen], bound[chosen], excess[chosen]

@@ -9,13 +9,14 @@ tests.
 from formulations.bigm import BigM
 from formulations.cuts import CuttingPlanes
 from formulations.extended import Extended
+from formulations.hull import Hull
 from formulations.layer import Formulation, Layer, MaxLayer, PiecewiseLinearLayer, SmoothLayer, add_affine
 from formulations.partition import Partition
 from formulations.rows import Row, Rows, add_variables, set_variables
 from formulations.triangle import Triangle
 
 EXACT = (BigM(), Partition(2), Partition(3, by="range"), Extended(), CuttingPlanes())
-RELAXATIONS = (Triangle(),)
+RELAXATIONS = (Triangle(), Hull())
 EXAMPLES = EXACT + RELAXATIONS
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "CuttingPlanes",
     "Extended",
     "Formulation",
+    "Hull",
     "Layer",
     "MaxLayer",
     "Partition",

@@ -71,20 +71,26 @@ class Layer:
 
         A pre-activation that is a single incoming variable is that variable: it gets no copy.
         """
-        pre: list = [None] * self.size
-        starts = self.weight.indptr
-        copies = (np.diff(starts) == 1) & (self.bias == 0)
-        copies[copies] = self.weight.data[starts[:-1][copies]] == 1.0
-        for i in np.flatnonzero(copies):
-            pre[i] = self.inputs[self.weight.indices[starts[i]]]
-        own = np.flatnonzero(~copies)
+        own = np.flatnonzero(self._copied < 0)
         labels = [self.labels[i] for i in own]
-        new = add_affine(
-            block, "pre", labels, self.weight[own], self.bias[own], self.inputs, self.lower[own], self.upper[own]
-        )
-        for i, variable in zip(own, new, strict=True):
-            pre[i] = variable
-        return pre
+        rows = (self.weight[own], self.bias[own], self.inputs, self.lower[own], self.upper[own])
+        add_affine(block, "pre", labels, *rows)
+        return self.pre_variables(block)
+
+    def pre_variables(self, block) -> list:
+        """The p variables that `add_pre` gave."""
+        pairs = zip(self._copied, self.labels, strict=True)
+        return [self.inputs[j] if j >= 0 else block.pre[label] for j, label in pairs]
+
+    @property
+    def _copied(self) -> np.ndarray:
+        """For each pre-activation that is a single incoming variable the number of that, else -1."""
+        starts = self.weight.indptr
+        copied = np.full(self.size, -1)
+        single = np.flatnonzero((np.diff(starts) == 1) & (self.bias == 0))
+        single = single[self.weight.data[starts[single]] == 1.0]
+        copied[single] = self.weight.indices[starts[single]]
+        return copied
 
     def set_pre(self, block, values: np.ndarray) -> None:
         """Set the pre-activations that have variables of their own to these values (p,)."""

@@ -13,6 +13,7 @@ _HOME = {
     "Box": "polyopt.regions",
     "CuttingPlanes": "formulations",
     "Extended": "formulations",
+    "Hull": "formulations",
     "Interval": "polyopt.bounds",
     "Network": "polyopt.network",
     "Partition": "formulations",

@@ -1,6 +1,7 @@
 from formulations import BigM as BigM
 from formulations import CuttingPlanes as CuttingPlanes
 from formulations import Extended as Extended
+from formulations import Hull as Hull
 from formulations import Partition as Partition
 from formulations import Triangle as Triangle
 from polyopt.bounds import Bounds as Bounds

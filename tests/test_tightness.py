@@ -13,7 +13,7 @@ import scipy.optimize
 from cases import NETWORKS
 
 import polyopt as po
-from formulations import BigM, CuttingPlanes, Extended, MaxLayer, Partition, PiecewiseLinearLayer, Triangle
+from formulations import BigM, CuttingPlanes, Extended, Hull, MaxLayer, Partition, PiecewiseLinearLayer, Triangle
 from polyopt.activations import Abs, Clip, HardSigmoid, LeakyReLU, PReLU, ReLU, Sign, Step
 
 FUNCTIONS = {
@@ -212,15 +212,19 @@ def test_one_unit_s_relaxations_are_ordered(name):
     cuts = np.array([objective_value(name, CuttingPlanes(tolerance=1e-9), c) for c in objectives])
     assert (values[0] <= cuts + 1e-6).all()
     assert (cuts <= values[4] + 1e-6).all()
+    hull = np.array([objective_value(name, Hull(tolerance=1e-9), c) for c in objectives])
+    assert (values[0] <= hull + 1e-6).all()
+    assert (hull <= values[5] + 1e-6).all()
     if FUNCTIONS[name].pieces((1,)).breakpoints.shape[0] == 1:
         assert cuts == pytest.approx(values[0], abs=1e-6)
+        assert hull == pytest.approx(values[0], abs=1e-6)
 
 
 def objective_value(name, formulation, objective):
     m, layer = affine_unit(FUNCTIONS[name], formulation, WEIGHT, BIAS, LOW, HIGH)
     relaxed(m)
     expression = sum(w * v for w, v in zip(objective, [*m.x.values(), m.h[None]], strict=True))
-    if isinstance(formulation, CuttingPlanes):
+    if isinstance(formulation, CuttingPlanes | Hull):
         return converged(m, expression, lambda: formulation.separate(m.unit, layer))
     return maximum(m, expression)
 
@@ -229,7 +233,15 @@ def objective_value(name, formulation, objective):
 @pytest.mark.parametrize("name", ["relu", "leaky", "abs", "prelu", "residual"])
 def test_whole_networks_are_ordered_too(name, bounds):
     net = NETWORKS[name]
-    order = [Extended(), CuttingPlanes(tolerance=1e-9), Partition(4), Partition(2), BigM(), Triangle()]
+    order = [
+        Extended(),
+        CuttingPlanes(tolerance=1e-9),
+        Partition(4),
+        Partition(2),
+        BigM(),
+        Triangle(),
+        Hull(tolerance=1e-9),
+    ]
     values = []
     for formulation in order:
         m = pyo.ConcreteModel()
@@ -238,7 +250,8 @@ def test_whole_networks_are_ordered_too(name, bounds):
         y = po.add_network(m.net, net, m.x, formulation=formulation, bounds=bounds)
         relaxed(m)
         values.append(converged(m, y[0] - y[1], lambda m=m: po.separate(m.net)))
-    extended, cuts, four, two, big_m, triangle = values
+    extended, cuts, four, two, big_m, triangle, hull = values
+    assert hull <= triangle + 1e-6
     assert extended <= four + 1e-6
     assert extended <= cuts + 1e-6
     assert four <= two + 1e-6
@@ -248,6 +261,7 @@ def test_whole_networks_are_ordered_too(name, bounds):
         assert big_m == pytest.approx(triangle, abs=1e-6)
     if bounds == "interval" and name != "residual":  # with tighter bounds the extended form knows more than the box
         assert extended == pytest.approx(cuts, abs=1e-5)
+        assert extended == pytest.approx(hull, abs=1e-5)
 
 
 def test_partition_into_one_part_and_into_all():

@@ -7,6 +7,7 @@ formulation.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,16 +26,17 @@ from polyopt.network import INPUT, Network, Node
 from polyopt.regions import Box
 
 DEFAULT = BigM()
+Choice = Formulation | Mapping[str, Formulation] | Callable[[Node], Formulation]
 
 
-def add_network(
-    block, net: Network, inputs, formulation: Formulation = DEFAULT, bounds: str | Bounds = "crown"
-) -> list:
+def add_network(block, net: Network, inputs, formulation: Choice = DEFAULT, bounds: str | Bounds = "crown") -> list:
     """Add ``outputs = net(inputs)`` to a Pyomo block and return the output variables, a list of length n_out.
 
     ``inputs`` are n_in Pyomo variables or affine expressions, with finite bounds (a fixed variable without bounds
     counts as its value). ``formulation`` writes the units that ``bounds`` leave undecided:
-    "crown", "interval", or `Bounds` that the caller computed over a region that contains the inputs' bounds.
+    "crown", "interval", or `Bounds` that the caller computed over a region that contains the inputs' bounds. It may
+    differ from layer to layer: a mapping from the names of activation layers (those it leaves out get `BigM`), or a
+    function of the layer's `Node`.
 
     Raises ValueError where the inputs' number, kind or bounds do not fit, where the bounds do not belong to the
     network, and where the formulation is not defined for an activation, naming the layer.
@@ -50,7 +52,8 @@ def add_network(
     >>> y[0].bounds, summary(m.net).unstable
     ((0.0, 3.0), 2)
     """
-    _check_arguments(block, net, formulation)
+    _check_arguments(block, net)
+    chosen = _chosen(formulation, net)
     expressions = list(inputs.values()) if isinstance(inputs, pyo.Var) else list(inputs)
     if len(expressions) != net.input_size:
         raise ValueError(f"add_network: {len(expressions)} inputs are given, but the network has {net.input_size}")
@@ -59,7 +62,7 @@ def add_network(
     before = set(block.component_map())
     try:
         variables = input_variables(block, expressions, ranges)
-        parts, outputs = _add_layers(block, net, variables, formulation, bounds)
+        parts, outputs = _add_layers(block, net, variables, chosen, bounds)
     except ValueError:  # leave the block as it was
         for name in set(block.component_map()) - before:
             block.del_component(name)
@@ -68,7 +71,7 @@ def add_network(
     return outputs
 
 
-def _check_arguments(block, net, formulation) -> None:
+def _check_arguments(block, net) -> None:
     if not isinstance(block, BlockData) or not block.parent_component().is_constructed():
         raise ValueError(
             f"add_network: {block!r} is not a constructed Pyomo block; put pyo.Block() on a ConcreteModel, "
@@ -78,17 +81,32 @@ def _check_arguments(block, net, formulation) -> None:
         raise ValueError(f"add_network: block {block.name!r} already holds a network; give each its own block")
     if not isinstance(net, Network):
         raise ValueError(f"add_network: the network is a {type(net).__name__}; read it with from_torch first")
-    if isinstance(formulation, type) or not isinstance(formulation, Formulation):
-        raise ValueError(f"add_network: formulation={formulation!r} is none; give an instance such as po.BigM()")
 
 
-def _add_layers(block, net: Network, inputs: list, formulation: Formulation, bounds: Bounds) -> tuple[list[Part], list]:
+def _chosen(formulation: Choice, net: Network) -> list[Formulation]:
+    """The formulation of each activation layer."""
+    if isinstance(formulation, Mapping):
+        names = [node.name for node in net.activations]
+        if unknown := [name for name in formulation if name not in names]:
+            raise ValueError(f"add_network: there is no activation layer {unknown[0]!r}; there are {names}")
+        chosen = [formulation.get(name, DEFAULT) for name in names]
+    elif isinstance(formulation, type | Formulation) or not callable(formulation):
+        chosen = [formulation] * len(net.activations)
+    else:
+        chosen = [formulation(node) for node in net.activations]
+    for choice in chosen:
+        if isinstance(choice, type) or not isinstance(choice, Formulation):
+            raise ValueError(f"add_network: formulation={choice!r} is none; give an instance such as po.BigM()")
+    return chosen
+
+
+def _add_layers(block, net: Network, inputs: list, chosen: list, bounds: Bounds) -> tuple[list[Part], list]:
     """Write all activation layers and the output equations."""
     columns = {INPUT: _Columns.of_variables(inputs)}
     maps, output_map = affine_maps(net)
     block.layer = pyo.Block(range(len(net.activations)))
     parts = []
-    for k, node in enumerate(net.activations):
+    for k, (node, formulation) in enumerate(zip(net.activations, chosen, strict=True)):
         pre = (*_pull(maps[k], columns), bounds.pre[k].lower, bounds.pre[k].upper)
         part, columns[node.name] = _add_activation(block.layer[k], node, formulation, pre)
         parts.append(part)

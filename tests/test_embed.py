@@ -255,3 +255,22 @@ def test_after_an_error_the_block_is_as_it_was():
     po.add_network(m.net, RELU, [m.u, m.u, m.u])
     with pytest.raises(ValueError, match="block 'net' has variables without values; solve the model"):
         po.replay_error(m.net)
+
+
+def test_formulations_by_layer(optimum):
+    names = [node.name for node in RELU.activations]
+    for choice in (
+        {names[0]: po.Extended()},
+        {names[1]: po.Partition(2), names[0]: po.CuttingPlanes()},
+        lambda node: po.Extended() if node.size > 4 else po.BigM(),
+    ):
+        m, y = unit_box_model(formulation=choice)
+        assert maximum(m, y[0]) == pytest.approx(optimum, abs=1e-6)
+    m, _ = unit_box_model(formulation={names[1]: po.Partition(2)})
+    assert [type(part.formulation) for part in m.net.embedding.parts] == [po.BigM, po.Partition]
+    with pytest.raises(ValueError, match=r"there is no activation layer 'relu7'; there are \['1', '3'\]"):
+        unit_box_model(formulation={"relu7": po.BigM()})
+    with pytest.raises(ValueError, match="formulation=None is none; give an instance"):
+        unit_box_model(formulation=lambda node: None)
+    with pytest.raises(ValueError, match="formulation='bigm' is none; give an instance"):
+        unit_box_model(formulation="bigm")

@@ -22,14 +22,23 @@ from polyopt.bounds.interval import interval
 from polyopt.bounds.result import Bounds
 from polyopt.embedding import Embedding, Part, is_embedded
 from polyopt.inputs import input_range, input_variables
+from polyopt.lp_bounds import lp_bounds
 from polyopt.network import INPUT, Network, Node
+from polyopt.program import to_relaxation
 from polyopt.regions import Box
 
 DEFAULT = BigM()
 Choice = Formulation | Mapping[str, Formulation] | Callable[[Node], Formulation]
 
 
-def add_network(block, net: Network, inputs, formulation: Choice = DEFAULT, bounds: str | Bounds = "crown") -> list:
+def add_network(
+    block,
+    net: Network,
+    inputs,
+    formulation: Choice = DEFAULT,
+    bounds: str | Bounds = "crown",
+    tighten: str | None = None,
+) -> list:
     """Add ``outputs = net(inputs)`` to a Pyomo block and return the output variables, a list of length n_out.
 
     ``inputs`` are n_in Pyomo variables or affine expressions, with finite bounds (a fixed variable without bounds
@@ -37,6 +46,9 @@ def add_network(block, net: Network, inputs, formulation: Choice = DEFAULT, boun
     "crown", "interval", or `Bounds` that the caller computed over a region that contains the inputs' bounds. It may
     differ from layer to layer: a mapping from the names of activation layers (those it leaves out get `BigM`), or a
     function of the layer's `Node`.
+
+    ``tighten="lp"`` improves the bounds of undecided units by two linear programs each, over all that the model's
+    active linear constraints say by now (relations between inputs, one-hot rows) and the layers before.
 
     Raises ValueError where the inputs' number, kind or bounds do not fit, where the bounds do not belong to the
     network, and where the formulation is not defined for an activation, naming the layer.
@@ -52,7 +64,7 @@ def add_network(block, net: Network, inputs, formulation: Choice = DEFAULT, boun
     >>> y[0].bounds, summary(m.net).unstable
     ((0.0, 3.0), 2)
     """
-    _check_arguments(block, net)
+    _check_arguments(block, net, tighten)
     chosen = _chosen(formulation, net)
     expressions = list(inputs.values()) if isinstance(inputs, pyo.Var) else list(inputs)
     if len(expressions) != net.input_size:
@@ -62,7 +74,7 @@ def add_network(block, net: Network, inputs, formulation: Choice = DEFAULT, boun
     before = set(block.component_map())
     try:
         variables = input_variables(block, expressions, ranges)
-        parts, outputs = _add_layers(block, net, variables, chosen, bounds)
+        parts, outputs = _add_layers(block, net, variables, chosen, bounds, tighten)
     except ValueError:  # leave the block as it was
         for name in set(block.component_map()) - before:
             block.del_component(name)
@@ -71,7 +83,7 @@ def add_network(block, net: Network, inputs, formulation: Choice = DEFAULT, boun
     return outputs
 
 
-def _check_arguments(block, net) -> None:
+def _check_arguments(block, net, tighten) -> None:
     if not isinstance(block, BlockData) or not block.parent_component().is_constructed():
         raise ValueError(
             f"add_network: {block!r} is not a constructed Pyomo block; put pyo.Block() on a ConcreteModel, "
@@ -81,6 +93,8 @@ def _check_arguments(block, net) -> None:
         raise ValueError(f"add_network: block {block.name!r} already holds a network; give each its own block")
     if not isinstance(net, Network):
         raise ValueError(f"add_network: the network is a {type(net).__name__}; read it with from_torch first")
+    if tighten not in (None, "lp"):
+        raise ValueError(f"add_network: tighten={tighten!r} is unknown; choose 'lp' or None")
 
 
 def _chosen(formulation: Choice, net: Network) -> list[Formulation]:
@@ -100,7 +114,7 @@ def _chosen(formulation: Choice, net: Network) -> list[Formulation]:
     return chosen
 
 
-def _add_layers(block, net: Network, inputs: list, chosen: list, bounds: Bounds) -> tuple[list[Part], list]:
+def _add_layers(block, net: Network, inputs: list, chosen: list, bounds: Bounds, tighten) -> tuple[list[Part], list]:
     """Write all activation layers and the output equations."""
     columns = {INPUT: _Columns.of_variables(inputs)}
     maps, output_map = affine_maps(net)
@@ -108,12 +122,27 @@ def _add_layers(block, net: Network, inputs: list, chosen: list, bounds: Bounds)
     parts = []
     for k, (node, formulation) in enumerate(zip(net.activations, chosen, strict=True)):
         pre = (*_pull(maps[k], columns), bounds.pre[k].lower, bounds.pre[k].upper)
+        pre = _tightened(block, node, pre) if tighten else pre
         part, columns[node.name] = _add_activation(block.layer[k], node, formulation, pre)
         parts.append(part)
     weight, bias, variables = _pull(output_map, columns)
     labels = range(net.output_size)
     outputs = add_affine(block, "output", labels, weight, bias, variables, bounds.output.lower, bounds.output.upper)
     return parts, outputs
+
+
+def _tightened(block, node: Node, pre: tuple) -> tuple:
+    """The pre-activations with bounds, where units are undecided, by the linear relaxation of the model so far."""
+    weight, bias, inputs, lower, upper = pre
+    if isinstance(node.layer, PiecewiseLinear):
+        pieces = node.layer.pieces(node.input_shapes[0])
+        rows = PiecewiseLinearLayer(node.name, "", range(node.size), *pre, *pieces).crossed.any(0).nonzero()[0]
+    else:
+        rows = np.arange(len(lower))
+    program, columns = to_relaxation(block.model(), inputs)
+    lower, upper = lower.copy(), upper.copy()
+    lower[rows], upper[rows] = lp_bounds(program, weight[rows], bias[rows], columns, lower[rows], upper[rows])
+    return weight, bias, inputs, lower, upper
 
 
 @dataclass

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from polyopt.cut_rounds import cut_rounds
 from polyopt.embedding import check_domains
-from polyopt.program import Program, to_program
+from polyopt.program import Program, to_highs, to_program
 
 _Status = highspy.HighsModelStatus
 _STATUS = {
@@ -115,35 +115,6 @@ def _relax(program: Program, time_limit: float) -> float | None:
         return None
     _load(solver, program)
     return solver.getInfo().objective_function_value
-
-
-def to_highs(program: Program) -> highspy.Highs:
-    """A silent HiGHS instance that holds the program."""
-    lp = highspy.HighsLp()
-    lp.num_row_, lp.num_col_ = program.matrix.shape
-    lp.col_cost_, lp.offset_ = program.cost, program.offset
-    lp.col_lower_, lp.col_upper_ = program.lower, program.upper
-    lp.row_lower_, lp.row_upper_ = program.row_lower, program.row_upper
-    lp.sense_ = highspy.ObjSense.kMaximize if program.maximize else highspy.ObjSense.kMinimize
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    lp.a_matrix_.start_ = program.matrix.indptr
-    lp.a_matrix_.index_ = program.matrix.indices
-    lp.a_matrix_.value_ = program.matrix.data
-    if program.integer.any():
-        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
-        lp.integrality_ = [kinds[i] for i in program.integer.astype(int)]
-    solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
-    if solver.passModel(lp) == highspy.HighsStatus.kError:
-        raise ValueError("HiGHS refuses the model; look for infinite or NaN coefficients and bounds")
-    if program.quadratic is not None:
-        if program.integer.any():
-            raise ValueError(
-                "HiGHS does not solve quadratic objectives with integer variables; scip does, through Pyomo"
-            )
-        q = program.quadratic
-        solver.passHessian(q.shape[0], q.nnz, highspy.HessianFormat.kTriangular, q.indptr, q.indices, q.data)
-    return solver
 
 
 def _set_start(solver: highspy.Highs, program: Program) -> None:

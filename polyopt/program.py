@@ -1,4 +1,4 @@
-"""A Pyomo model as arrays: what a linear or convex quadratic mixed-integer solver is given.
+"""A Pyomo model as arrays: what a linear or convex quadratic mixed-integer solver such as HiGHS is given.
 
     min or max  c'x + 1/2 x'Qx + offset    subject to    row_lower <= A x <= row_upper,
                                                  lower <= x <= upper,  x_I integer
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import highspy
 import numpy as np
 import pyomo.environ as pyo
 import scipy.sparse as sp
@@ -71,7 +72,31 @@ def to_program(model) -> Program:
     _refuse_other_components(model)
     columns = _Columns()
     rows = _rows(model, columns)
-    objective = _objective(model, columns)
+    return _assemble(columns, rows, _objective(model, columns))
+
+
+def to_relaxation(model, variables) -> tuple[Program, np.ndarray]:
+    """The linear relaxation of a model's active linear constraints, without objective, and the variables' columns in
+    it.
+
+    Whatever is not linear is left out. A fixed variable ranges over its bounds, as it may be fixed elsewhere later.
+    """
+    fixed = [v for v in model.component_data_objects(pyo.Var) if v.fixed and None not in v.bounds]
+    for variable in fixed:
+        variable.fixed = False
+    try:
+        columns = _Columns()
+        places = np.array(columns.places(variables), dtype=int)
+        rows = _rows(model, columns, linear_only=True)
+        program = _assemble(columns, rows, lambda count: (np.zeros(count), None, 0.0, False))
+    finally:
+        for variable in fixed:
+            variable.fixed = True
+    program.integer[:] = False
+    return program, places
+
+
+def _assemble(columns: _Columns, rows: list[tuple], objective) -> Program:
     count = len(columns.variables)
     blocks, row_lower, row_upper = zip(*rows, strict=True) if rows else ((), (), ())
     matrix = sp.csr_array(sp.vstack([_widen(block, count) for block in blocks])) if rows else sp.csr_array((0, count))
@@ -87,6 +112,35 @@ def to_program(model) -> Program:
         np.concatenate(row_upper) if rows else np.empty(0),
         *objective(count),
     )
+
+
+def to_highs(program: Program) -> highspy.Highs:
+    """A silent HiGHS instance that holds the program."""
+    lp = highspy.HighsLp()
+    lp.num_row_, lp.num_col_ = program.matrix.shape
+    lp.col_cost_, lp.offset_ = program.cost, program.offset
+    lp.col_lower_, lp.col_upper_ = program.lower, program.upper
+    lp.row_lower_, lp.row_upper_ = program.row_lower, program.row_upper
+    lp.sense_ = highspy.ObjSense.kMaximize if program.maximize else highspy.ObjSense.kMinimize
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    lp.a_matrix_.start_ = program.matrix.indptr
+    lp.a_matrix_.index_ = program.matrix.indices
+    lp.a_matrix_.value_ = program.matrix.data
+    if program.integer.any():
+        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+        lp.integrality_ = [kinds[i] for i in program.integer.astype(int)]
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)
+    if solver.passModel(lp) == highspy.HighsStatus.kError:
+        raise ValueError("HiGHS refuses the model; look for infinite or NaN coefficients and bounds")
+    if program.quadratic is not None:
+        if program.integer.any():
+            raise ValueError(
+                "HiGHS does not solve quadratic objectives with integer variables; scip does, through Pyomo"
+            )
+        q = program.quadratic
+        solver.passHessian(q.shape[0], q.nnz, highspy.HessianFormat.kTriangular, q.indptr, q.indices, q.data)
+    return solver
 
 
 class _Columns:
@@ -129,7 +183,7 @@ def _refuse_other_components(model) -> None:
         )
 
 
-def _rows(model, columns: _Columns) -> list[tuple]:
+def _rows(model, columns: _Columns, linear_only: bool = False) -> list[tuple]:
     """Blocks of rows as (matrix on the columns known by then, lower, upper)."""
     blocks, others = [], []
     for component in model.component_objects(pyo.Constraint, active=True, descend_into=True):
@@ -145,16 +199,18 @@ def _rows(model, columns: _Columns) -> list[tuple]:
         )
         blocks.append((renamed, component.lower[kept], component.upper[kept]))
     if others:
-        blocks.append(_linear_rows(others, columns))
+        blocks.append(_linear_rows(others, columns, linear_only))
     return blocks
 
 
-def _linear_rows(constraints, columns: _Columns) -> tuple:
+def _linear_rows(constraints, columns: _Columns, linear_only: bool) -> tuple:
     data, indices, starts, lower, upper = [], [], [0], [], []
     for constraint in constraints:
         low, body, high = constraint.to_bounded_expression(evaluate_bounds=True)
         repn = generate_standard_repn(body, quadratic=False)
         if repn.nonlinear_expr is not None:
+            if linear_only:
+                continue
             raise ValueError(
                 f"constraint {constraint.name!r} is not linear: {constraint.expr}; HiGHS takes linear rows only"
             )
@@ -163,7 +219,7 @@ def _linear_rows(constraints, columns: _Columns) -> tuple:
         starts.append(len(data))
         lower.append(-np.inf if low is None else low - repn.constant)
         upper.append(np.inf if high is None else high - repn.constant)
-    shape = (len(constraints), len(columns.variables))
+    shape = (len(lower), len(columns.variables))
     return sp.csr_array((np.array(data, float), indices, starts), shape), np.array(lower, float), np.array(upper, float)
 
 

@@ -274,3 +274,62 @@ def test_formulations_by_layer(optimum):
         unit_box_model(formulation=lambda node: None)
     with pytest.raises(ValueError, match="formulation='bigm' is none; give an instance"):
         unit_box_model(formulation="bigm")
+
+
+def one_hot_model(tighten):
+    """Two one-hot inputs of four letters each, and a row on a further variable."""
+    net = chain(lambda n: ReLU(), seed=4, sizes=(9, 12, 8, 1))
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(range(8), domain=pyo.Binary)
+    m.u = pyo.Var(bounds=(-1, 1))
+    m.letter = pyo.Constraint([0, 1], rule=lambda m, k: sum(m.x[4 * k + i] for i in range(4)) == 1)
+    m.budget = pyo.Constraint(expr=m.u <= 0.2 * m.x[0])
+    m.product = pyo.Constraint(expr=m.u * m.x[1] <= 5)  # not linear: of no use here, and no hindrance
+    m.net = pyo.Block()
+    y = po.add_network(m.net, net, [*m.x.values(), m.u], tighten=tighten)
+    m.product.deactivate()
+    m.objective = pyo.Objective(expr=y[0], sense=pyo.maximize)
+    return m
+
+
+def test_tightening_uses_the_model_s_own_rows():
+    plain, tight = one_hot_model(None), one_hot_model("lp")
+    widths = [sum(v.ub - v.lb for v in m.net.layer[1].pre.values()) for m in (plain, tight)]
+    assert widths[1] < 0.8 * widths[0]
+    exact, same = po.solve(plain), po.solve(tight)
+    assert same.objective == pytest.approx(exact.objective, abs=1e-6)
+    assert po.replay_error(tight.net) < 1e-6
+    # every admissible input is still feasible, with its own output
+    for first in range(4):
+        for second in range(4):
+            x = np.zeros(9)
+            x[first], x[4 + second] = 1.0, 1.0
+            for u in (-1.0, 0.2 * x[0]):
+                x[8] = u
+                po.set_point(tight.net, x)
+                rows = tight.component_data_objects(pyo.Constraint, active=True)
+                assert min(min(row.lslack(), row.uslack()) for row in rows) > -1e-9
+
+
+def test_tightening_does_not_rely_on_where_a_variable_is_fixed():
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(range(3), bounds=(-1, 1))
+    m.x[0].fix(0.5)
+    m.net = pyo.Block()
+    y = po.add_network(m.net, RELU, m.x, tighten="lp")
+    assert m.x[0].fixed
+    m.objective = pyo.Objective(expr=y[0])
+    for i, value in enumerate([-0.9, 0.3, 0.8]):
+        m.x[i].fix(value)
+    assert po.solve(m).objective == pytest.approx(RELU(np.array([[-0.9, 0.3, 0.8]]))[0, 0], abs=1e-6)
+
+
+def test_constraints_that_exclude_every_input_are_noticed():
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(range(3), bounds=(-1, 1))
+    m.row = pyo.Constraint(expr=m.x[0] + m.x[1] >= 3)
+    m.net = pyo.Block()
+    with pytest.raises(ValueError, match="exclude every input of the network"):
+        po.add_network(m.net, RELU, m.x, tighten="lp")
+    with pytest.raises(ValueError, match="tighten='obbt' is unknown"):
+        po.add_network(m.net, RELU, m.x, tighten="obbt")

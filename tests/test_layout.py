@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = [
     ["highs"],
     ["embed", "cut_rounds"],
-    ["program", "embedding"],
+    ["embedding", "lp_bounds"],
+    ["program"],
     ["inputs", "affine", "bounds", "convert"],
     ["regions", "network"],
     ["compose", "activations"],

@@ -84,7 +84,7 @@ def solve(
         return math.inf if time_limit is None else time_limit - (time.perf_counter() - start)
 
     point = [variable.value for variable in program.variables]
-    if cut_rounds(model, lambda: _relax(to_program(model), remaining())):
+    if cut_rounds(model, lambda: _relax(to_program(model), remaining(), threads)):
         program = to_program(model)
     for variable, value in zip(program.variables, point, strict=True):  # which the relaxations have overwritten
         if not variable.fixed:
@@ -93,9 +93,7 @@ def solve(
         return Result("infeasible", None, None, math.inf, 0, time.perf_counter() - start)
     solver = to_highs(program)
     solver.setOptionValue("mip_rel_gap", float(gap))
-    if threads is not None:
-        highspy.Highs.resetGlobalScheduler(True)
-        solver.setOptionValue("threads", int(threads))
+    _set_threads(solver, threads)
     if warm_start:
         _set_start(solver, program)
     if time_limit is not None:
@@ -104,17 +102,25 @@ def solve(
     return _result(solver, program, start)
 
 
-def _relax(program: Program, time_limit: float) -> float | None:
+def _relax(program: Program, time_limit: float, threads: int | None) -> float | None:
     """The optimum of the linear relaxation, whose point is loaded; None where it is not found in time."""
     if time_limit <= 0:
         return None
     solver = to_highs(replace(program, integer=np.zeros_like(program.integer)))
+    _set_threads(solver, threads)
     solver.setOptionValue("time_limit", float(time_limit))
     _run(solver, progress=False)
     if solver.getModelStatus() != _Status.kOptimal:
         return None
     _load(solver, program)
     return solver.getInfo().objective_function_value
+
+
+def _set_threads(solver: highspy.Highs, threads: int | None) -> None:
+    """HiGHS shares its threads between all instances, and takes another number only after a reset."""
+    if threads is not None:
+        highspy.Highs.resetGlobalScheduler(True)
+        solver.setOptionValue("threads", int(threads))
 
 
 def _set_start(solver: highspy.Highs, program: Program) -> None:

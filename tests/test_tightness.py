@@ -137,14 +137,15 @@ def test_big_m_relaxes_to_the_triangle_on_whole_networks(name):
     assert bounds[0] == pytest.approx(bounds[1], abs=1e-6)
 
 
-def affine_unit(function, formulation, weight, bias, low, high):
-    """h = f(w x + b) for x in a box, with the pre-activation's bounds from the box."""
+def affine_unit(function, formulation, weight, bias, low, high, ends=None):
+    """h = f(w x + b) for x in a box; the pre-activation's bounds are the box's or, where given, tighter ones."""
     m = pyo.ConcreteModel()
     m.x = pyo.Var(range(len(weight)), bounds=lambda _, i: (low[i], high[i]))
     m.unit = pyo.Block()
-    ends = np.sort(np.array(weight)[:, None] * np.column_stack([low, high]), axis=1).sum(0) + bias
+    if ends is None:
+        ends = np.sort(np.array(weight)[:, None] * np.column_stack([low, high]), axis=1).sum(0) + bias
     layer = PiecewiseLinearLayer(
-        "unit", "f", [0], [weight], [bias], list(m.x.values()), ends[:1], ends[1:], *function.pieces((1,))
+        "unit", "f", [0], [weight], [bias], list(m.x.values()), [ends[0]], [ends[1]], *function.pieces((1,))
     )
     (m.h,) = (pyo.Reference(v) for v in formulation.add(m.unit, layer))
     return m, layer
@@ -163,12 +164,15 @@ WEIGHT, BIAS = [1.5, -1.0, 0.7, -0.4], 0.2
 LOW, HIGH = [-1.0, 0.0, -0.5, -1.0], [1.0, 2.0, 1.0, 0.5]
 
 
-def true_maximum(function, c, d):
-    """max c x + d f(w x + b) over the box: one LP for each piece, by scipy."""
+def true_maximum(function, c, d, lowest=-1e3, highest=1e3):
+    """max c x + d f(w x + b) over the box with w x + b in [lowest, highest]: one LP for each piece, by scipy."""
     breakpoints, slopes, intercepts = (part[:, 0] for part in function.pieces((1,)))
     ends = [-1e3, *breakpoints, 1e3]
     best = -np.inf
     for k, (t, u) in enumerate(itertools.pairwise(ends)):
+        t, u = max(t, lowest), min(u, highest)
+        if t > u:
+            continue
         objective = np.array(c) + d * slopes[k] * np.array(WEIGHT)
         rows = [np.negative(WEIGHT), WEIGHT]
         found = scipy.optimize.linprog(
@@ -179,15 +183,16 @@ def true_maximum(function, c, d):
     return best
 
 
+@pytest.mark.parametrize("ends", [None, (-0.9, 1.7), (-2.0, 0.8)], ids=["box", "tight", "tighter above"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_the_extended_relaxation_is_the_convex_hull_over_the_box(name):
-    """Locally ideal: the relaxation has the true maximum of every linear objective."""
-    m, _ = affine_unit(FUNCTIONS[name], Extended(), WEIGHT, BIAS, LOW, HIGH)
+def test_the_extended_relaxation_is_the_convex_hull_over_the_box(name, ends):
+    """Locally ideal: the relaxation has the true maximum of every linear objective, also where bounds cut the box."""
+    m, _ = affine_unit(FUNCTIONS[name], Extended(), WEIGHT, BIAS, LOW, HIGH, ends)
     relaxed(m)
-    for objective in np.random.default_rng(0).normal(size=(12, 5)).tolist():
+    for objective in np.random.default_rng(0).normal(size=(40, 5)).tolist():
         c, d = objective[:4], 2 * objective[4]
         value = maximum(m, sum(w * v for w, v in zip(c, m.x.values(), strict=True)) + d * m.h[None])
-        assert value == pytest.approx(true_maximum(FUNCTIONS[name], c, d), abs=1e-7)
+        assert value == pytest.approx(true_maximum(FUNCTIONS[name], c, d, *(ends or ())), abs=1e-7)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

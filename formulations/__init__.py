@@ -7,12 +7,16 @@ tests.
 """
 
 from formulations.bigm import BigM
+from formulations.complementarity import Complementarity
 from formulations.cuts import CuttingPlanes
 from formulations.extended import Extended
+from formulations.gdp import GDP
 from formulations.hull import Hull
 from formulations.layer import Formulation, Layer, MaxLayer, PiecewiseLinearLayer, SmoothLayer, add_affine
 from formulations.partition import Partition
 from formulations.rows import Row, Rows, add_variables, set_variables
+from formulations.segments import PiecewiseLinear
+from formulations.smooth import Smooth
 from formulations.triangle import Triangle
 
 EXACT = (BigM(), Partition(2), Partition(3, by="range"), Extended(), CuttingPlanes())
@@ -22,8 +26,10 @@ EXAMPLES = EXACT + RELAXATIONS
 __all__ = [
     "EXACT",
     "EXAMPLES",
+    "GDP",
     "RELAXATIONS",
     "BigM",
+    "Complementarity",
     "CuttingPlanes",
     "Extended",
     "Formulation",
@@ -31,9 +37,11 @@ __all__ = [
     "Layer",
     "MaxLayer",
     "Partition",
+    "PiecewiseLinear",
     "PiecewiseLinearLayer",
     "Row",
     "Rows",
+    "Smooth",
     "SmoothLayer",
     "Triangle",
     "add_affine",

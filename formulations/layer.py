@@ -116,7 +116,8 @@ class PiecewiseLinearLayer(Layer):
     def jumps(self) -> np.ndarray:
         """The height (k, p) by which f jumps at each breakpoint; 0 where it is continuous."""
         left = self.slopes[:-1] * self.breakpoints + self.intercepts[:-1]
-        return self.slopes[1:] * self.breakpoints + self.intercepts[1:] - left
+        jumps = self.slopes[1:] * self.breakpoints + self.intercepts[1:] - left
+        return np.where(abs(jumps) <= 1e-12 * (1.0 + abs(left)), 0.0, jumps)  # rounding is no jump
 
     @property
     def crossed(self) -> np.ndarray:

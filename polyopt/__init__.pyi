@@ -1,8 +1,12 @@
+from formulations import GDP as GDP
 from formulations import BigM as BigM
+from formulations import Complementarity as Complementarity
 from formulations import CuttingPlanes as CuttingPlanes
 from formulations import Extended as Extended
 from formulations import Hull as Hull
 from formulations import Partition as Partition
+from formulations import PiecewiseLinear as PiecewiseLinear
+from formulations import Smooth as Smooth
 from formulations import Triangle as Triangle
 from polyopt.bounds import Bounds as Bounds
 from polyopt.bounds import Interval as Interval

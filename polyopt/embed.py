@@ -202,9 +202,9 @@ def _add_activation(block, node: Node, formulation, pre: tuple) -> tuple[Part, _
         return _add_max(block, node, formulation, pre)
     beta = node.layer.beta if isinstance(node.layer, Softplus) else 1.0
     layer = SmoothLayer(node.name, type(node.layer).__name__, range(node.size), *pre, beta=beta)
-    post = formulation.add(block, layer)
-    everything = np.arange(node.size)
-    none = np.empty(0, int)
+    everything, none = np.arange(node.size), np.empty(0, int)
+    variables = _add_linear(block, none, layer.weight, layer.bias, layer.inputs, layer.lower, layer.upper)
+    post = variables + formulation.add(block, layer)
     return Part(block, formulation, none, none, everything, layer, everything), _Columns.of_variables(post)
 
 

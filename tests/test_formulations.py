@@ -144,7 +144,7 @@ def test_scip_agrees_with_highs(formulation, name):
     pytest.importorskip("pyscipopt", reason="pyscipopt is not installed")
     m = embed(NETWORKS[name], formulation)
     ours = extreme(m, m.y[0], pyo.maximize)
-    pyo.SolverFactory("scip_direct").solve(m)
+    pyo.SolverFactory("scip_direct", options={"display/verblevel": 0}).solve(m)
     assert pyo.value(m.objective) == pytest.approx(ours, abs=1e-5)
 
 

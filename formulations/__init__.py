@@ -14,6 +14,7 @@ from formulations.gdp import GDP
 from formulations.hull import Hull
 from formulations.layer import Formulation, Layer, MaxLayer, PiecewiseLinearLayer, SmoothLayer, add_affine
 from formulations.partition import Partition
+from formulations.reduced_space import ReducedSpace, affine_expressions
 from formulations.rows import Row, Rows, add_variables, set_variables
 from formulations.segments import PiecewiseLinear
 from formulations.smooth import Smooth
@@ -39,6 +40,7 @@ __all__ = [
     "Partition",
     "PiecewiseLinear",
     "PiecewiseLinearLayer",
+    "ReducedSpace",
     "Row",
     "Rows",
     "Smooth",
@@ -46,5 +48,6 @@ __all__ = [
     "Triangle",
     "add_affine",
     "add_variables",
+    "affine_expressions",
     "set_variables",
 ]

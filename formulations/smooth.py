@@ -83,6 +83,11 @@ def smooth_value(layer: SmoothLayer, a: np.ndarray) -> np.ndarray:
     return np.tanh(a) if layer.kind == "Tanh" else expit(a)
 
 
+def smooth_expressions(layer: SmoothLayer, a: list) -> list:
+    """f of each pre-activation as a Pyomo expression in which no exponential overflows between the unit's bounds."""
+    return [_expression(layer, v, sign) for v, sign in zip(a, _signs(layer), strict=True)]
+
+
 def steepness(layer: SmoothLayer) -> float:
     """The factor of the pre-activation in the exponential of f."""
     known = {"Sigmoid": 1.0, "Tanh": 2.0, "Softplus": layer.beta}
@@ -97,13 +102,12 @@ def _hinge(t, epsilon: float):
 
 
 def _add_smooth(block, layer: SmoothLayer) -> list:
-    signs = _signs(layer)
     a = layer.add_pre(block)
     post = add_variables(
         block, "post", layer.labels, smooth_value(layer, layer.lower), smooth_value(layer, layer.upper)
     )
-    units = zip(post, a, signs, strict=True)
-    block.post_rows = pyo.ConstraintList(rule=(h == _expression(layer, v, sign) for h, v, sign in units))
+    units = zip(post, smooth_expressions(layer, a), strict=True)
+    block.post_rows = pyo.ConstraintList(rule=(h == f for h, f in units))
     return post
 
 

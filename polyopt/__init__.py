@@ -20,6 +20,7 @@ _HOME = {
     "Network": "polyopt.network",
     "Partition": "formulations",
     "PiecewiseLinear": "formulations",
+    "ReducedSpace": "formulations",
     "Result": "polyopt.highs",
     "Smooth": "formulations",
     "Summary": "polyopt.embedding",

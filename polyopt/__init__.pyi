@@ -6,6 +6,7 @@ from formulations import Extended as Extended
 from formulations import Hull as Hull
 from formulations import Partition as Partition
 from formulations import PiecewiseLinear as PiecewiseLinear
+from formulations import ReducedSpace as ReducedSpace
 from formulations import Smooth as Smooth
 from formulations import Triangle as Triangle
 from polyopt.bounds import Bounds as Bounds

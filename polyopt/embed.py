@@ -15,12 +15,13 @@ import pyomo.environ as pyo
 import scipy.sparse as sp
 from pyomo.core.base.block import BlockData
 
-from formulations import BigM, Formulation, MaxLayer, PiecewiseLinearLayer, SmoothLayer, add_affine
-from polyopt.activations import GroupMax, PiecewiseLinear, Softplus
+from formulations import BigM, Formulation, MaxLayer, PiecewiseLinearLayer, ReducedSpace, SmoothLayer, add_affine
+from polyopt.activations import GroupMax, PiecewiseLinear
 from polyopt.affine import AffineMap, affine_maps
 from polyopt.bounds.interval import interval
 from polyopt.bounds.result import Bounds
 from polyopt.embedding import Embedding, Part, is_embedded
+from polyopt.expressions import add_expressions, possible_winners, smooth_beta
 from polyopt.inputs import input_range, input_variables
 from polyopt.lp_bounds import lp_bounds
 from polyopt.network import INPUT, Network, Node
@@ -40,6 +41,8 @@ def add_network(
     tighten: str | None = None,
 ) -> list:
     """Add ``outputs = net(inputs)`` to a Pyomo block and return the output variables, a list of length n_out.
+
+    With `ReducedSpace` the outputs are expressions of the inputs.
 
     ``inputs`` are n_in Pyomo variables or affine expressions, with finite bounds (a fixed variable without bounds
     counts as its value). ``formulation`` writes the units that ``bounds`` leave undecided:
@@ -73,8 +76,11 @@ def add_network(
     bounds = _checked(bounds, net, Box(ranges[:, 0], ranges[:, 1]))
     before = set(block.component_map())
     try:
-        variables = input_variables(block, expressions, ranges)
-        parts, outputs = _add_layers(block, net, variables, chosen, bounds, tighten)
+        if any(isinstance(choice, ReducedSpace) for choice in chosen):
+            parts, outputs = [], add_expressions(block, net, expressions, chosen, bounds)
+        else:
+            variables = input_variables(block, expressions, ranges)
+            parts, outputs = _add_layers(block, net, variables, chosen, bounds, tighten)
     except ValueError:  # leave the block as it was
         for name in set(block.component_map()) - before:
             block.del_component(name)
@@ -200,12 +206,11 @@ def _add_activation(block, node: Node, formulation, pre: tuple) -> tuple[Part, _
         return _add_piecewise_linear(block, node, formulation, pre)
     if isinstance(node.layer, GroupMax):
         return _add_max(block, node, formulation, pre)
-    beta = node.layer.beta if isinstance(node.layer, Softplus) else 1.0
-    layer = SmoothLayer(node.name, type(node.layer).__name__, range(node.size), *pre, beta=beta)
+    layer = SmoothLayer(node.name, type(node.layer).__name__, range(node.size), *pre, beta=smooth_beta(node))
     everything, none = np.arange(node.size), np.empty(0, int)
     variables = _add_linear(block, none, layer.weight, layer.bias, layer.inputs, layer.lower, layer.upper)
     post = variables + formulation.add(block, layer)
-    return Part(block, formulation, none, none, everything, layer, everything), _Columns.of_variables(post)
+    return Part(node, block, formulation, none, none, everything, layer, everything), _Columns.of_variables(post)
 
 
 def _add_piecewise_linear(block, node: Node, formulation, pre: tuple) -> tuple[Part, _Columns]:
@@ -222,7 +227,7 @@ def _add_piecewise_linear(block, node: Node, formulation, pre: tuple) -> tuple[P
     unstable = units[crossed]
     rest = layer.take(unstable) if len(unstable) else None
     variables += formulation.add(block, rest) if rest else []
-    part = Part(block, formulation, linear, constant, unstable, rest, unstable)
+    part = Part(node, block, formulation, linear, constant, unstable, rest, unstable)
     constants = np.zeros(node.size)
     constants[constant] = intercept[constant]
     return part, _Columns(variables, np.concatenate([linear, unstable]), constants)
@@ -230,7 +235,7 @@ def _add_piecewise_linear(block, node: Node, formulation, pre: tuple) -> tuple[P
 
 def _add_max(block, node: Node, formulation, pre: tuple) -> tuple[Part, _Columns]:
     weight, bias, inputs, lower, upper = pre
-    members = _possible_winners(node.layer.groups(*node.input_shapes), lower, upper)
+    members = possible_winners(node.layer.groups(*node.input_shapes), lower, upper)
     decided = np.array([len(group) == 1 for group in members])
     linear, unstable = np.flatnonzero(decided), np.flatnonzero(~decided)
     winners = np.array([members[i][0] for i in linear], dtype=int)
@@ -242,7 +247,7 @@ def _add_max(block, node: Node, formulation, pre: tuple) -> tuple[Part, _Columns
         some = (weight[rows], bias[rows], inputs, lower[rows], upper[rows])
         rest = MaxLayer(node.name, type(node.layer).__name__, rows, *some, groups, unstable)
         variables += formulation.add(block, rest)
-    part = Part(block, formulation, linear, np.empty(0, int), unstable, rest, rows)
+    part = Part(node, block, formulation, linear, np.empty(0, int), unstable, rest, rows)
     return part, _Columns(variables, np.concatenate([linear, unstable]), np.zeros(node.size))
 
 
@@ -250,10 +255,3 @@ def _add_linear(block, units, weight, bias, inputs, lower, upper, rows=None) -> 
     """The decided units as equations ``block.linear = W x + b``, taken from these rows (by default the units' own)."""
     rows = units if rows is None else rows
     return add_affine(block, "linear", units, weight[rows], bias[rows], inputs, lower[rows], upper[rows])
-
-
-def _possible_winners(groups: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> list[np.ndarray]:
-    """Of each group the members that can attain the maximum: that of greatest lower bound, and all above it."""
-    best = groups[np.arange(len(groups)), lower[groups].argmax(1)]
-    above = upper[groups] > lower[best][:, None]
-    return [np.unique([first, *group[keep]]) for first, group, keep in zip(best, groups, above, strict=True)]

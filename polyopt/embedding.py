@@ -10,13 +10,14 @@ import pyomo.environ as pyo
 from formulations import Layer, Rows, set_variables
 from polyopt.bounds.result import Bounds
 from polyopt.inputs import input_range, is_variable
-from polyopt.network import INPUT, Network
+from polyopt.network import INPUT, Network, Node
 
 
 @dataclass(eq=False)
 class Part:
     """What became of one activation layer on its block: its linear units, and the layer given to the formulation."""
 
+    node: Node
     block: object
     formulation: object
     linear: np.ndarray  # numbers of the units that are affine equations
@@ -91,7 +92,7 @@ def replay_error(block) -> float:
     """
     held = embedding(block)
     x = [pyo.value(expression, exception=False) for expression in held.inputs]
-    y = [variable.value for variable in held.outputs]
+    y = [pyo.value(output, exception=False) for output in held.outputs]
     if None in x or None in y:
         raise ValueError(f"block {block.name!r} has variables without values; solve the model, or set_point, first")
     x, y = np.array([x]), np.array([y])
@@ -120,13 +121,14 @@ def set_point(block, x) -> None:
             expression.set_value(value, skip_validation=True)
     if block.component("input"):
         set_variables(block.input, values[INPUT].ravel()[list(block.input)])
-    for node, part in zip(held.net.activations, held.parts, strict=True):
-        pre = np.concatenate([values[name].ravel() for name in node.inputs])
-        set_variables(part.block.linear, values[node.name].ravel()[part.linear])
+    for part in held.parts:
+        pre = np.concatenate([values[name].ravel() for name in part.node.inputs])
+        set_variables(part.block.linear, values[part.node.name].ravel()[part.linear])
         if part.layer is not None:
             part.layer.set_pre(part.block, pre[part.rows])
             part.formulation.set_values(part.block, part.layer, pre[part.rows])
-    set_variables(block.output, values[held.net.nodes[-1].name].ravel())
+    if isinstance(block.output, pyo.Var):
+        set_variables(block.output, values[held.net.nodes[-1].name].ravel())
 
 
 def is_embedded(block) -> bool:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = [
     ["highs"],
     ["embed", "cut_rounds"],
-    ["embedding", "lp_bounds"],
+    ["embedding", "lp_bounds", "expressions"],
     ["program"],
     ["inputs", "affine", "bounds", "convert"],
     ["regions", "network"],

@@ -52,18 +52,19 @@ class Limits:
 
 
 def measure_polyopt(problem: Problem, name: str, formulation, bounds: str, start: bool, limits: Limits) -> Measurement:
-    """Embed with `polyopt.add_network`, solve with `polyopt.solve`."""
+    """Embed with `polyopt.add_network`, solve with `polyopt.solve`; bounds "crown + lp" are CROWN's tightened by LP."""
+    method, _, tighten = bounds.partition(" + ")
 
     def build() -> pyo.ConcreteModel:
         m = pyo.ConcreteModel()
         lower, upper = problem.box.lower.tolist(), problem.box.upper.tolist()
         m.x = pyo.Var(range(problem.net.input_size), bounds=lambda _, i: (lower[i], upper[i]))
         m.net = pyo.Block()
-        (y,) = po.add_network(m.net, problem.net, m.x, formulation=formulation, bounds=bounds)
+        (y,) = po.add_network(m.net, problem.net, m.x, formulation=formulation, bounds=method, tighten=tighten or None)
         m.objective = pyo.Objective(expr=y, sense=pyo.maximize)
         return m
 
-    getattr(po, bounds)(problem.net, problem.box)  # crown loads torch, which is not to be counted
+    getattr(po, method)(problem.net, problem.box)  # crown loads torch, which is not to be counted
     m, found = measured_model(problem, name, build, limits)
     if start:
         po.set_point(m.net, problem.start)

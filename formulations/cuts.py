@@ -23,7 +23,7 @@ import scipy.sparse as sp
 from formulations.bigm import BigM
 from formulations.layer import PiecewiseLinearLayer
 from formulations.pieces import pieces
-from formulations.rows import Rows
+from formulations.rows import add_cuts
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,12 @@ class CuttingPlanes:
         sigma = list(block.sigma.values())
         hinge = sums @ np.array([variable.value for variable in above])
         chosen, matrix, factor, bound, excess = _violated(layer, cut, hinge, np.array([s.value for s in sigma]), self)
-        if len(chosen):
-            order = np.argsort(-excess)[: self.per_round]
-            names = (f"cuts_{k}" for k in range(len(block.component_map()) + 1))
-            name = next(name for name in names if block.component(name) is None)
-            terms = [(sums[chosen[order]], above), (-matrix[order], layer.inputs)]
-            terms.append((-factor[order], [sigma[s] for s in chosen[order]]))
-            block.add_component(name, Rows(terms, upper=bound[order]))
-            return len(order)
-        return 0
+        best = np.argsort(-excess)[: self.per_round]
+        if len(best):
+            own_sigma = [sigma[s] for s in chosen[best]]
+            terms = [(sums[chosen[best]], above), (-matrix[best], layer.inputs), (-factor[best], own_sigma)]
+            add_cuts(block, terms, bound[best])
+        return len(best)
 
 
 def _violated(layer, cut, hinge, sigma, options: CuttingPlanes) -> tuple[np.ndarray, ...]:

@@ -24,7 +24,7 @@ import scipy.sparse as sp
 
 from formulations.layer import PiecewiseLinearLayer
 from formulations.pieces import Pieces, pieces
-from formulations.rows import Rows, add_variables, set_variables
+from formulations.rows import Rows, add_cuts, add_variables, set_variables
 from formulations.triangle import Triangle
 
 
@@ -78,10 +78,7 @@ class Hull:
         order = np.argsort(-excess)
         chosen = order[excess[order] > self.tolerance * scale[order]][: self.per_round]
         if len(chosen):
-            names = (f"cuts_{k}" for k in range(len(block.component_map()) + 1))
-            name = next(name for name in names if block.component(name) is None)
-            terms = [(1.0, [hinge[s] for s in chosen]), (-matrix[chosen], layer.inputs)]
-            block.add_component(name, Rows(terms, upper=bound[chosen]))
+            add_cuts(block, [(1.0, [hinge[s] for s in chosen]), (-matrix[chosen], layer.inputs)], bound[chosen])
         return len(chosen)
 
 

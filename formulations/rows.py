@@ -17,6 +17,7 @@ x[0] + 2.0*x[1] + 4.0*y  <=  5.0
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -103,6 +104,12 @@ def add_variables(block, name: str, index, lower=None, upper=None, domain=pyo.Re
             variable.setlb(low)
             variable.setub(high)
     return variables
+
+
+def add_cuts(block, terms, upper) -> None:
+    """Add a round of cuts ``terms <= upper`` as the next of ``block.cuts_0``, ``block.cuts_1``, …."""
+    names = (f"cuts_{k}" for k in itertools.count())
+    block.add_component(next(name for name in names if block.component(name) is None), Rows(terms, upper=upper))
 
 
 def set_variables(component, values: np.ndarray) -> None:

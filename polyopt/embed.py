@@ -20,8 +20,9 @@ from polyopt.activations import GroupMax, PiecewiseLinear
 from polyopt.affine import AffineMap, affine_maps
 from polyopt.bounds.interval import interval
 from polyopt.bounds.result import Bounds
+from polyopt.decided import possible_winners, smooth_beta
 from polyopt.embedding import Embedding, Part, is_embedded
-from polyopt.expressions import add_expressions, possible_winners, smooth_beta
+from polyopt.expressions import add_expressions
 from polyopt.inputs import input_range, input_variables
 from polyopt.lp_bounds import lp_bounds
 from polyopt.network import INPUT, Network, Node

@@ -7,9 +7,10 @@ import pyomo.environ as pyo
 import scipy.sparse as sp
 
 from formulations import MaxLayer, PiecewiseLinearLayer, ReducedSpace, SmoothLayer, affine_expressions
-from polyopt.activations import GroupMax, PiecewiseLinear, Softplus
+from polyopt.activations import GroupMax, PiecewiseLinear
 from polyopt.affine import AffineMap, affine_maps
 from polyopt.bounds.result import Bounds
+from polyopt.decided import possible_winners, smooth_beta
 from polyopt.network import INPUT, Network, Node
 
 
@@ -28,18 +29,6 @@ def add_expressions(block, net: Network, inputs: list, chosen: list, bounds: Bou
         values[node.name] = _layer(block.layer[k], node, pre)
     block.output = _named(affine_expressions(*_joined(output_map, values)))
     return list(block.output.values())
-
-
-def possible_winners(groups: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> list[np.ndarray]:
-    """Of each group the members that can attain the maximum: that of greatest lower bound, and all above it."""
-    best = groups[np.arange(len(groups)), lower[groups].argmax(1)]
-    above = upper[groups] > lower[best][:, None]
-    return [np.unique([first, *group[keep]]) for first, group, keep in zip(best, groups, above, strict=True)]
-
-
-def smooth_beta(node: Node) -> float:
-    """The beta of Softplus; 1 for every other smooth activation."""
-    return node.layer.beta if isinstance(node.layer, Softplus) else 1.0
 
 
 def _layer(block, node: Node, pre: tuple) -> list:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import highspy
@@ -99,7 +100,7 @@ def solve(
     if time_limit is not None:
         solver.setOptionValue("time_limit", max(remaining(), 1e-3))
     _run(solver, progress)
-    return _result(solver, program, start)
+    return _result(solver, program, start, remaining)
 
 
 def _relax(program: Program, time_limit: float, threads: int | None) -> float | None:
@@ -146,10 +147,10 @@ def _run(solver: highspy.Highs, progress: bool) -> None:
         solver.solve()
 
 
-def _result(solver: highspy.Highs, program: Program, start: float) -> Result:
+def _result(solver: highspy.Highs, program: Program, start: float, remaining: Callable[[], float]) -> Result:
     status = _STATUS.get(solver.getModelStatus(), "error")
     if solver.getModelStatus() == _Status.kUnboundedOrInfeasible:
-        status = _infeasible_or_unbounded(program)
+        status = _infeasible_or_unbounded(program, remaining())
     info = solver.getInfo()
     objective = bound = None
     is_mip = bool(program.integer.any())
@@ -173,9 +174,11 @@ def _load(solver: highspy.Highs, program: Program) -> None:
             variable.set_value(value, skip_validation=True)
 
 
-def _infeasible_or_unbounded(program: Program) -> str:
+def _infeasible_or_unbounded(program: Program, time_limit: float) -> str:
     """Where presolve did not tell the two apart: without its objective an unbounded problem is feasible."""
     feasibility = replace(program, cost=np.zeros(len(program.variables)), quadratic=None, offset=0.0)
     solver = to_highs(feasibility)
-    solver.solve()
-    return "unbounded" if solver.getModelStatus() == _Status.kOptimal else "infeasible"
+    solver.setOptionValue("time_limit", max(time_limit, 1e-3))
+    _run(solver, progress=False)
+    found = {_Status.kOptimal: "unbounded", _Status.kInfeasible: "infeasible"}
+    return found.get(solver.getModelStatus(), _STATUS.get(solver.getModelStatus(), "error"))

@@ -4,9 +4,8 @@ For each row ``a = w x + b`` the least and greatest value over everything the mo
 inputs to each other, integer variables relaxed to intervals, layers already written. One HiGHS instance serves all
 rows: only its cost changes, and it continues from the last basis.
 
-The numbers come from the dual of the last basis. HiGHS works to 1e-7; every bound is moved outwards by ``MARGIN`` times
-the size of its row, which is no proof but far more than has been seen. A bound that is no better than the one known
-is dropped.
+The numbers are HiGHS's optimal values, which it reaches to tolerances of 1e-7. Each is moved outwards by ``MARGIN``
+times the size of its row; that is a precaution, not a proof. A bound that is no better than the one known is dropped.
 """
 
 from __future__ import annotations

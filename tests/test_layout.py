@@ -21,7 +21,7 @@ ROOMS = [
     ["embed", "cut_rounds"],
     ["embedding", "lp_bounds", "expressions"],
     ["program"],
-    ["inputs", "affine", "bounds", "convert"],
+    ["inputs", "affine", "decided", "bounds", "convert"],
     ["regions", "network"],
     ["compose", "activations"],
     ["layers"],

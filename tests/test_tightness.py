@@ -2,11 +2,11 @@
 
 A row that is loosened is still sound and passes every soundness test; here it fails.
 
-Tried once, by a script that edits one place, runs the tests and puts it back: 48 mutations of the formulations, the
+Tried once, by a script that edits one place, runs the tests and puts it back: 49 mutations of the formulations, the
 embedding, the translation to HiGHS and the cut rounds (a sign flipped, a coefficient or bound off by a tenth, a row
 left out). All make a test fail but two that change no optimum: the upper bounds of the lowest piece's copies in
-(6d), and ``sum z >= 1`` for maxima. Three more passed at first, and are why two tests of hinges and of their sums
-are here.
+(6d), and ``sum z >= 1`` for maxima. Four more passed at first; the tests of hulls within tighter bounds, of hinges
+and of their sums came from them.
 """
 
 import itertools

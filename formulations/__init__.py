@@ -6,6 +6,7 @@ layer (`formulations.layer.Layer`) holds only what its bounds have not decided. 
 tests.
 """
 
+from formulations.auto import Auto, auto
 from formulations.bigm import BigM
 from formulations.complementarity import Complementarity
 from formulations.cuts import CuttingPlanes
@@ -20,7 +21,7 @@ from formulations.segments import PiecewiseLinear
 from formulations.smooth import Smooth
 from formulations.triangle import Triangle
 
-EXACT = (BigM(), Partition(2), Partition(3, by="range"), Extended(), CuttingPlanes())
+EXACT = (BigM(), Partition(2), Partition(3, by="range"), Extended(), CuttingPlanes(), Auto())
 RELAXATIONS = (Triangle(), Hull())
 EXAMPLES = EXACT + RELAXATIONS
 
@@ -29,6 +30,7 @@ __all__ = [
     "EXAMPLES",
     "GDP",
     "RELAXATIONS",
+    "Auto",
     "BigM",
     "Complementarity",
     "CuttingPlanes",
@@ -49,5 +51,6 @@ __all__ = [
     "add_affine",
     "add_variables",
     "affine_expressions",
+    "auto",
     "set_variables",
 ]

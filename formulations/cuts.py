@@ -9,6 +9,16 @@ J empty and J full are the rows of big-M over the box. At a point (x, sigma) the
 ``w_j (x_j - Lo_j (1 - sigma)) < w_j Up_j sigma``: one pass over the weights. A ReLU is a hinge; a unit with several
 breakpoints t_j has a hinge at each, which is the sum of its big-M segments above t_j, so that the same cuts serve all.
 
+Where the inputs of a simplex i sum to one, ``w x + b = sum_j (w_j - theta_i) x_j + theta_i + b`` for every theta_i, and
+(7b) holds with these weights and this bias too. At a point the tightest theta is a dual solution of
+
+    max sum_{j in i} w_j x_j^1  over  sum_{j in i} x_j^1 = sigma,
+        max(L_j sigma, x_j - U_j (1 - sigma)) <= x_j^1 <= min(U_j sigma, x_j - L_j (1 - sigma)),
+
+the best share x^1 of x that the active piece can have. It is a fractional knapsack: filled in descending order of
+w_j, its critical item's weight is theta_i. With L = 0 and U = 1 the cut becomes that of Anderson et al. 2020 for
+products of simplices, ``R <= sum_j max(w_j - theta_i, 0) x_j + (theta_i + b - t) sigma`` for one simplex.
+
 The formulation starts as `BigM` with the bounds it is given, which may be tighter than the box's (CROWN, LP): these
 rows then are none of (7b) and stay beside the cuts (De Palma et al. 2021, appendix F).
 """
@@ -24,6 +34,7 @@ from formulations.bigm import BigM
 from formulations.layer import PiecewiseLinearLayer
 from formulations.pieces import pieces
 from formulations.rows import add_cuts
+from formulations.simplices import membership, simplex_of
 
 
 @dataclass(frozen=True)
@@ -83,13 +94,14 @@ def _violated(layer, cut, hinge, sigma, options: CuttingPlanes) -> tuple[np.ndar
     """Each segment's tightest cut ``R - matrix x - factor sigma <= bound``, if it is violated, and by how much."""
     low, high = layer.input_bounds
     x = np.array([variable.value for variable in layer.inputs])
-    weight = layer.weight[cut.unit]
+    weight = _with_whole_simplices(layer)[cut.unit]
     segment = np.repeat(np.arange(cut.count), np.diff(weight.indptr))
-    w, j = weight.data, weight.indices
+    j = weight.indices
+    w, shift = _shifted(layer, weight.data, segment, j, x[j], sigma)
     least, most = np.minimum(w * low[j], w * high[j]), np.maximum(w * low[j], w * high[j])
     inside, outside = w * x[j] - least * (1.0 - sigma[segment]), most * sigma[segment]
     in_j = inside < outside
-    bias = layer.bias[cut.unit] - cut.start
+    bias = layer.bias[cut.unit] - cut.start + shift
     excess = hinge - bias * sigma - np.bincount(segment, np.where(in_j, inside, outside), cut.count)
     scale = 1.0 + abs(bias) + np.bincount(segment, abs(most), cut.count)
     chosen = np.flatnonzero(excess > options.tolerance * scale)
@@ -97,3 +109,40 @@ def _violated(layer, cut, hinge, sigma, options: CuttingPlanes) -> tuple[np.ndar
     factor = bias + np.bincount(segment, np.where(in_j, least, most), cut.count)
     bound = -np.bincount(segment, least * in_j, cut.count)
     return chosen, matrix[chosen], factor[chosen], bound[chosen], excess[chosen]
+
+
+def _with_whole_simplices(layer) -> sp.csr_array:
+    """The weights, with zeros as entries where a unit has weights on other inputs of a simplex."""
+    if not layer.simplices:
+        return layer.weight
+    member = membership(layer.simplices, len(layer.inputs))
+    unit, column = (abs(layer.weight) @ member.T @ member).nonzero()
+    own = layer.weight.tocoo()
+    entries = np.append(own.data, np.zeros(len(unit)))
+    places = np.append(own.coords[0], unit), np.append(own.coords[1], column)
+    return sp.csr_array((entries, places), shape=layer.weight.shape)
+
+
+def _shifted(layer, w, segment, j, x, sigma) -> tuple[np.ndarray, np.ndarray]:
+    """The weights minus the theta of their simplex, and each segment's sum of its thetas."""
+    simplex = simplex_of(layer.simplices, len(layer.inputs))[j]
+    (here,) = np.nonzero(simplex >= 0)
+    if not len(here):
+        return w, np.zeros(len(sigma))
+    here = here[np.lexsort((-w[here], simplex[here], segment[here]))]
+    key = segment[here] * len(layer.simplices) + simplex[here]
+    begin = np.flatnonzero(np.diff(key, prepend=-1))  # of each knapsack's items
+    size = np.diff(begin, append=len(here))
+    knapsack = np.repeat(np.arange(len(begin)), size)
+
+    low, high = (bound[j[here]] for bound in layer.input_bounds)
+    on, x = sigma[segment[here]], x[here]
+    least, most = np.maximum(low * on, x - high * (1.0 - on)), np.minimum(high * on, x - low * (1.0 - on))
+    need = on[begin] - np.add.reduceat(least, begin)
+    filled = np.cumsum(most - least)
+    filled -= np.append(0.0, filled)[begin][knapsack]
+    full = np.bincount(knapsack, filled < need[knapsack])  # items before the critical one
+    theta = w[here[begin + np.minimum(full.astype(int), size - 1)]]
+    shifted = w.copy()
+    shifted[here] -= theta[knapsack]
+    return shifted, np.bincount(segment[here[begin]], theta, len(sigma))

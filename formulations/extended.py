@@ -14,7 +14,9 @@ member j, with a copy x^j of the inputs and ``z_j`` in {0, 1}, sum_j z_j = 1:
     x = sum_j x^j,   L z_j <= x^j <= U z_j,   w_j x^j + b_j z_j >= w_k x^j + b_k z_j for all k
     y = sum_j w_j x^j + b_j z_j
 
-(Balas 1998; Anderson et al. 2020, section 2.2).
+(Balas 1998; Anderson et al. 2020, section 2.2). Over inputs some of which form simplices, the copies of each
+simplex add up to no more than the binary of their piece or alternative (`formulations.simplices`), which makes the
+form ideal there.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import scipy.sparse as sp
 from formulations.layer import MaxLayer
 from formulations.partition import Partition
 from formulations.rows import Rows, add_variables, set_variables
+from formulations.simplices import simplex_sums
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ def _add_max(block, layer: MaxLayer) -> list:
     own_sigma = [sigma[k] for k in owner]
     block.copy_least = Rows([(1.0, copy), (-low[column], own_sigma)], lower=0.0)
     block.copy_most = Rows([(1.0, copy), (-high[column], own_sigma)], upper=0.0)
+
+    if layer.simplices:
+        sums, holder = simplex_sums(layer.simplices, len(layer.inputs), owner, column)
+        block.simplex_copies = Rows([(sums, copy), (-1.0, [sigma[k] for k in holder])], upper=0.0)
 
     pairs, place = np.unique(unit[owner] * len(layer.inputs) + column, return_inverse=True)
     split = sp.csr_array((np.ones(len(copy)), (place, everything)))

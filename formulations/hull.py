@@ -13,6 +13,7 @@ next one is h (Tjandraatmadja et al. 2020, section 3): one sort for each unit.
 
 A unit with breakpoints t_1 < ... < t_k has a hinge at each, ``f = s_0 a + c_0 + sum_j (s_j - s_{j-1}) R_j``. The
 relaxation starts as the triangle's, and keeps its rows. Where f jumps there are no hinges, and it stays the triangle.
+Simplices among the inputs are not used: over them (9b) is valid, but not the hull.
 """
 
 from __future__ import annotations

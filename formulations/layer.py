@@ -8,13 +8,14 @@ equation or a constant (Serra et al. 2020), needs no binary and never comes here
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse as sp
 
 from formulations.rows import Rows, add_variables
+from formulations.simplices import checked_simplices
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,7 @@ class Layer:
 
     ``name`` and ``kind`` are for messages ("conv1.relu", "ReLU"), ``labels`` (p) index the Pyomo variables; ``weight``
     (p, m) dense or sparse, ``bias`` (p,), ``inputs`` (m) Pyomo variables, ``lower`` and ``upper`` (p,) bound ``a``.
+    ``simplices`` are disjoint groups of positions among the inputs that are known to be non-negative and to sum to one.
     Raises ValueError where a bound is missing: there is no default M.
     """
 
@@ -34,11 +36,12 @@ class Layer:
     inputs: Sequence
     lower: np.ndarray
     upper: np.ndarray
+    simplices: Sequence[np.ndarray] = field(default=(), kw_only=True)
 
     def __post_init__(self):
         object.__setattr__(self, "weight", sp.csr_array(self.weight, dtype=np.float64))
-        for field in ("bias", "lower", "upper"):
-            object.__setattr__(self, field, np.asarray(getattr(self, field), dtype=np.float64))
+        for name in ("bias", "lower", "upper"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
         shapes = {self.bias.shape, self.lower.shape, self.upper.shape, (len(self.labels),)}
         if shapes != {(self.weight.shape[0],)} or self.weight.shape[1] != len(self.inputs):
             raise ValueError(
@@ -48,6 +51,8 @@ class Layer:
         bad = np.flatnonzero(~(np.isfinite(self.lower) & np.isfinite(self.upper) & (self.lower <= self.upper)))
         if len(bad):
             raise ValueError(_bad_bounds(self, bad[0]))
+        where = f"layer {self.name!r} ({self.kind})"
+        object.__setattr__(self, "simplices", checked_simplices(self.simplices, len(self.inputs), where))
 
     @property
     def size(self) -> int:

@@ -17,6 +17,11 @@ the piece itself: in piece k, ``xhat_p = a - b - (the other parts)``, so
     Mhat_{p,-}^k = max(min xhat_p, alpha_k - b - sum_{q != p} max xhat_q),   Mhat_{p,+}^k likewise.
 
 One part gives the tightness of big-M, as many parts as inputs that of the extended formulation (5).
+
+A part that is one input j gives copies of that input, ``x_j^k = xhat_p^k / w_j``. Where the input is in one of the
+layer's simplices, these obey the rows of `formulations.simplices`, in every piece:
+
+    sum over the j in the simplex that are parts of their own of x_j^k <= lambda_k                    (simplices)
 """
 
 from __future__ import annotations
@@ -32,6 +37,9 @@ from formulations.layer import MaxLayer, PiecewiseLinearLayer, not_defined
 from formulations.maxout import add_max_binaries, set_max_values
 from formulations.pieces import Pieces, pieces
 from formulations.rows import Rows, add_variables, set_variables
+from formulations.simplices import simplex_sums
+
+SMALL = 1e-4  # solvers know xhat_j^k to about 1e-7, so with a smaller weight x_j^k would be known to no three digits
 
 
 @dataclass(frozen=True)
@@ -197,6 +205,8 @@ def _add(block, layer: PiecewiseLinearLayer, cut: Pieces, parts: _Parts) -> list
     block.below_least = Rows([(1.0, a), (-spent, part), (layer.lower - layer.bias, first_sigma)], lower=layer.lower)
     block.below_most = Rows([(1.0, a), (-spent, part), (lowest - layer.bias, first_sigma)], upper=lowest)
 
+    if layer.simplices:
+        _add_simplices(block, layer, cut, parts, copy)
     later = np.flatnonzero(~cut.first)
     if len(later):
         block.sigma_order = Rows([(1.0, [sigma[s - 1] for s in later]), (-1.0, [sigma[s] for s in later])], lower=0.0)
@@ -211,3 +221,25 @@ def _add(block, layer: PiecewiseLinearLayer, cut: Pieces, parts: _Parts) -> list
     ]
     block.post_rows = Rows(terms, lower=cut.base_intercept, upper=cut.base_intercept)
     return post
+
+
+def _add_simplices(block, layer: PiecewiseLinearLayer, cut: Pieces, parts: _Parts, copy: _Copies) -> None:
+    """The rows (simplices), for the segments and for the lowest piece."""
+    part, sigma = list(block.part.values()), list(block.sigma.values())
+    begin = parts.matrix.indptr[:-1]
+    weight = parts.matrix.data[begin]
+    single = (np.diff(parts.matrix.indptr) == 1) & (abs(weight) >= SMALL)
+    column = np.where(single, parts.matrix.indices[begin], -1)
+    weight = np.where(single, weight, 1.0)
+
+    sums, segment = simplex_sums(layer.simplices, len(layer.inputs), copy.segment, column[copy.part])
+    terms = [(sums / weight[copy.part], part), (-cut.inside()[segment], sigma)]
+    block.simplex_copies = Rows(terms, upper=0.0)
+
+    # sum_j (x_j - sum_k x_j^k) <= 1 - sigma_1
+    sums, unit = simplex_sums(layer.simplices, len(layer.inputs), parts.unit, column)
+    sums = sums / weight
+    spent = sp.csr_array((np.ones(len(part)), (copy.part, np.arange(len(part)))), shape=(len(weight), len(part)))
+    first_sigma = [sigma[s] for s in np.flatnonzero(cut.first)[unit]]
+    terms = [(sums @ parts.matrix, layer.inputs), (-(sums @ spent), part), (1.0, first_sigma)]
+    block.simplex_below = Rows(terms, upper=1.0)

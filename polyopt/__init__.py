@@ -13,25 +13,35 @@ _HOME = {
     "Box": "polyopt.regions",
     "Complementarity": "formulations",
     "CuttingPlanes": "formulations",
+    "Ellipsoid": "polyopt.regions",
     "Extended": "formulations",
     "GDP": "formulations",
+    "HPolytope": "polyopt.regions",
     "Hull": "formulations",
     "Interval": "polyopt.bounds",
     "Network": "polyopt.network",
+    "Optimum": "polyopt.search.optimize",
     "Partition": "formulations",
     "PiecewiseLinear": "formulations",
+    "Product": "polyopt.regions",
     "ReducedSpace": "formulations",
+    "Region": "polyopt.regions",
     "Result": "polyopt.highs",
     "Smooth": "formulations",
     "Summary": "polyopt.embedding",
     "Triangle": "formulations",
     "UnsupportedLayer": "polyopt.network",
+    "VPolytope": "polyopt.regions",
+    "Zonotope": "polyopt.regions",
     "add_network": "polyopt.embed",
+    "auto": "formulations",
     "crown": "polyopt.bounds.crown",
+    "cut_callback": "polyopt.gurobi",
     "from_onnx": "polyopt.convert.from_onnx",
     "from_sklearn": "polyopt.convert.from_sklearn",
     "from_torch": "polyopt.convert.from_torch",
     "interval": "polyopt.bounds",
+    "optimize": "polyopt.search.optimize",
     "replay_error": "polyopt.embedding",
     "separate": "polyopt.cut_rounds",
     "set_point": "polyopt.embedding",
@@ -41,10 +51,14 @@ _HOME = {
     "to_torch": "polyopt.convert.to_torch",
 }
 
-__all__ = list(_HOME)
+_PACKAGES = ("police",)  # public as they are
+
+__all__ = [*_HOME, *_PACKAGES]
 
 
 def __getattr__(name: str):
+    if name in _PACKAGES:
+        return import_module(f"polyopt.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'polyopt' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME[name]), name)

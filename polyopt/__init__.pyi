@@ -9,6 +9,8 @@ from formulations import PiecewiseLinear as PiecewiseLinear
 from formulations import ReducedSpace as ReducedSpace
 from formulations import Smooth as Smooth
 from formulations import Triangle as Triangle
+from formulations import auto as auto
+from polyopt import police as police
 from polyopt.bounds import Bounds as Bounds
 from polyopt.bounds import Interval as Interval
 from polyopt.bounds import interval as interval
@@ -32,8 +34,17 @@ from polyopt.embedding import (
 from polyopt.embedding import (
     summary as summary,
 )
+from polyopt.gurobi import cut_callback as cut_callback
 from polyopt.highs import Result as Result
 from polyopt.highs import solve as solve
 from polyopt.network import Network as Network
 from polyopt.network import UnsupportedLayer as UnsupportedLayer
 from polyopt.regions import Box as Box
+from polyopt.regions import Ellipsoid as Ellipsoid
+from polyopt.regions import HPolytope as HPolytope
+from polyopt.regions import Product as Product
+from polyopt.regions import Region as Region
+from polyopt.regions import VPolytope as VPolytope
+from polyopt.regions import Zonotope as Zonotope
+from polyopt.search.optimize import Optimum as Optimum
+from polyopt.search.optimize import optimize as optimize

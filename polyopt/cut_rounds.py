@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import pyomo.environ as pyo
 
+from formulations import Rows
 from polyopt.embedding import Part, embedding, is_embedded
 
 PROGRESS = 1e-4  # a round that moves the bound by less, relative to its size, is the last
@@ -20,14 +21,14 @@ class Separator(Protocol):
     max_rounds: int
 
     def separate(self, block, layer) -> int:
-        """Add the cuts that the variables' values violate; returns how many."""
+        """Add the cuts that the variables' values violate, by `add_cuts`; returns how many."""
 
 
 def separate(block) -> int:
-    """Add the cuts that the loaded point violates to an embedded network; returns how many.
+    """Add the cuts that the loaded point violates to the networks of a block or model; returns how many.
 
     Solve a relaxation of the model with any solver, call this, and solve again, until it returns 0 or the bound stops
-    moving. A block whose formulation has no cuts gets none.
+    moving. A network whose formulation has no cuts gets none.
 
     >>> from polyopt import CuttingPlanes, Network, add_network
     >>> from polyopt.activations import ReLU
@@ -42,7 +43,7 @@ def separate(block) -> int:
     >>> separate(m.net), separate(m.net)
     (1, 1)
     """
-    return sum(part.formulation.separate(part.block, part.layer) for part in _separable(block))
+    return sum(part.formulation.separate(part.block, part.layer) for part in separable(block))
 
 
 def cut_rounds(model, relax: Callable[[], float | None]) -> int:
@@ -50,7 +51,7 @@ def cut_rounds(model, relax: Callable[[], float | None]) -> int:
 
     ``relax`` solves the relaxation, loads its point and returns its objective, or None if there is none or no time.
     """
-    parts = [part for block in model.block_data_objects(active=True) for part in _separable(block)]
+    parts = separable(model)
     rounds = max((part.formulation.max_rounds for part in parts), default=0)
     added, before = 0, None
     for k in range(rounds):
@@ -67,16 +68,33 @@ def cut_rounds(model, relax: Callable[[], float | None]) -> int:
     return added
 
 
-def _separable(block) -> list[Part]:
-    if not is_embedded(block):
-        return []
-    return [p for p in embedding(block).parts if p.layer is not None and isinstance(p.formulation, Separator)]
+def separable(model) -> list[Part]:
+    """The layers of the active networks of a model, or of one block, whose formulations have cuts.
+
+    >>> separable(pyo.ConcreteModel())
+    []
+    """
+    networks = [embedding(block) for block in model.block_data_objects(active=True) if is_embedded(block)]
+    parts = [part for network in networks for part in network.parts]
+    return [part for part in parts if part.layer is not None and isinstance(part.formulation, Separator)]
+
+
+def new_cuts(part: Part) -> list[Rows]:
+    """Add the cuts of one layer that the loaded point violates; returns the components that hold them."""
+    before = len(_cuts(part))
+    part.formulation.separate(part.block, part.layer)
+    return _cuts(part)[before:]
+
+
+def _cuts(part: Part) -> list[Rows]:
+    """All components of cuts on the layer's block, in the order in which they came."""
+    components = part.block.component_objects(pyo.Constraint, descend_into=False)
+    return [component for component in components if component.local_name.startswith("cuts_")]
 
 
 def _drop_slack(part: Part) -> None:
     """Cuts that the relaxation's point leaves slack cost time and bound nothing."""
-    for component in part.block.component_objects(pyo.Constraint, descend_into=False):
-        if component.local_name.startswith("cuts_"):
-            for row in component.values():
-                if row.active and row.uslack() > SLACK * (1.0 + abs(row.ub)):
-                    row.deactivate()
+    for component in _cuts(part):
+        for row in component.values():
+            if row.active and row.uslack() > SLACK * (1.0 + abs(row.ub)):
+                row.deactivate()

@@ -7,7 +7,7 @@ formulation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,19 @@ import pyomo.environ as pyo
 import scipy.sparse as sp
 from pyomo.core.base.block import BlockData
 
-from formulations import BigM, Formulation, MaxLayer, PiecewiseLinearLayer, ReducedSpace, SmoothLayer, add_affine
+from formulations import (
+    Auto,
+    BigM,
+    Formulation,
+    Layer,
+    MaxLayer,
+    PiecewiseLinearLayer,
+    ReducedSpace,
+    Rows,
+    SmoothLayer,
+    add_affine,
+)
+from formulations.simplices import checked_simplices, membership
 from polyopt.activations import GroupMax, PiecewiseLinear
 from polyopt.affine import AffineMap, affine_maps
 from polyopt.bounds.interval import interval
@@ -40,23 +52,31 @@ def add_network(
     formulation: Choice = DEFAULT,
     bounds: str | Bounds = "crown",
     tighten: str | None = None,
+    simplices: Sequence[Sequence[int]] = (),
 ) -> list:
     """Add ``outputs = net(inputs)`` to a Pyomo block and return the output variables, a list of length n_out.
 
     ``inputs`` are n_in Pyomo variables or affine expressions, with finite bounds (a fixed variable without bounds
     counts as its value).
 
-    ``bounds`` on the pre-activations are "crown", "interval", or `Bounds` that the caller computed over a region that
-    contains the inputs' bounds. ``tighten="lp"`` improves them, where they leave a unit undecided, by two linear
-    programs over the layers before and all active linear constraints that the model holds by now (relations between
-    inputs, one-hot rows); these must then stay in the model.
+    ``bounds`` on the pre-activations are "crown", "interval", or `Bounds` that the caller computed over a box that
+    contains the inputs' bounds, or over any other region: to that the inputs are then restricted, by rows that the
+    block holds as ``block.region`` (for an ellipsoid a quadratic constraint). ``tighten="lp"`` improves them, where
+    they leave a unit undecided, by two linear programs over the layers before and all active linear constraints that
+    the model holds by now (relations between inputs, one-hot rows); these must then stay in the model.
+
+    ``simplices`` are groups of input positions, as of one-hot inputs, whose inputs are non-negative and sum to one.
+    The block states that as ``block.simplex_rows``, and `Extended` and `CuttingPlanes` are ideal over the product of
+    these simplices in every layer that reads the inputs. The bounds ignore them, but for ``tighten="lp"``.
 
     ``formulation`` writes the units that the bounds leave undecided. It may differ from layer to layer: a mapping
-    from the names of activation layers (those it leaves out get `BigM`), or a function of the layer's `Node`. With
-    `ReducedSpace`, for all layers, the outputs are expressions of the inputs.
+    from the names of activation layers (those it leaves out get `BigM`), or a function of the layer's `Node`;
+    ``po.auto()`` chooses for each layer by its undecided units. With `ReducedSpace`, for all layers, the outputs are
+    expressions of the inputs.
 
-    Raises ValueError where the inputs' number, kind or bounds do not fit, where the bounds do not belong to the
-    network, and where the formulation is not defined for an activation, naming the layer.
+    Raises ValueError where the inputs' number, kind or bounds do not fit, where an input of a simplex may be negative,
+    where the bounds do not belong to the network, and where the formulation is not defined for an activation, naming
+    the layer.
 
     >>> from polyopt import summary
     >>> from polyopt.activations import ReLU
@@ -76,13 +96,21 @@ def add_network(
         raise ValueError(f"add_network: {len(expressions)} inputs are given, but the network has {net.input_size}")
     ranges = np.array([input_range(i, expression) for i, expression in enumerate(expressions)])
     bounds = _checked(bounds, net, Box(ranges[:, 0], ranges[:, 1]))
+    simplices = _checked_simplices(simplices, expressions, ranges)
+    reduced = any(isinstance(choice, ReducedSpace) for choice in chosen)
     before = set(block.component_map())
     try:
-        if any(isinstance(choice, ReducedSpace) for choice in chosen):
-            parts, outputs = [], add_expressions(block, net, expressions, chosen, bounds)
+        variables = expressions if reduced and not simplices else input_variables(block, expressions, ranges)
+        if not isinstance(bounds.region, Box):  # what the bounds rest on becomes part of the model
+            block.region = pyo.Block()
+            bounds.region.add_to(block.region, input_variables(block.region, variables, ranges))
+        if simplices:
+            block.simplex_rows = Rows([(membership(simplices, len(variables)), variables)], lower=1.0, upper=1.0)
+        if reduced:
+            parts, outputs = [], add_expressions(block, net, variables, chosen, bounds)
         else:
-            variables = input_variables(block, expressions, ranges)
-            parts, outputs = _add_layers(block, net, variables, chosen, bounds, tighten)
+            columns = _Columns.of_variables(variables, simplices)
+            parts, outputs = _add_layers(block, net, columns, chosen, bounds, tighten)
     except ValueError:  # leave the block as it was
         for name in set(block.component_map()) - before:
             block.del_component(name)
@@ -105,6 +133,16 @@ def _check_arguments(block, net, tighten) -> None:
         raise ValueError(f"add_network: tighten={tighten!r} is unknown; choose 'lp' or None")
 
 
+def _checked_simplices(simplices, expressions: list, ranges: np.ndarray) -> tuple[np.ndarray, ...]:
+    simplices = checked_simplices(simplices, len(expressions), "add_network")
+    for i in (i for group in simplices for i in group if ranges[i, 0] < 0):
+        raise ValueError(
+            f"add_network: input {i} ({expressions[i]}) is in a simplex, whose inputs are non-negative, but it ranges "
+            f"over [{ranges[i, 0]}, {ranges[i, 1]}]; give it the lower bound 0"
+        )
+    return simplices
+
+
 def _chosen(formulation: Choice, net: Network) -> list[Formulation]:
     """The formulation of each activation layer."""
     if isinstance(formulation, Mapping):
@@ -122,16 +160,19 @@ def _chosen(formulation: Choice, net: Network) -> list[Formulation]:
     return chosen
 
 
-def _add_layers(block, net: Network, inputs: list, chosen: list, bounds: Bounds, tighten) -> tuple[list[Part], list]:
+def _add_layers(
+    block, net: Network, inputs: _Columns, chosen: list, bounds: Bounds, tighten
+) -> tuple[list[Part], list]:
     """Write all activation layers and the output equations."""
-    columns = {INPUT: _Columns.of_variables(inputs)}
+    columns = {INPUT: inputs}
     maps, output_map = affine_maps(net)
     block.layer = pyo.Block(range(len(net.activations)))
     parts = []
     for k, (node, formulation) in enumerate(zip(net.activations, chosen, strict=True)):
         pre = (*_pull(maps[k], columns), bounds.pre[k].lower, bounds.pre[k].upper)
         pre = _tightened(block, node, pre) if tighten else pre
-        part, columns[node.name] = _add_activation(block.layer[k], node, formulation, pre)
+        simplices = _pulled_simplices(maps[k], columns)
+        part, columns[node.name] = _add_activation(block.layer[k], node, formulation, pre, simplices)
         parts.append(part)
     weight, bias, variables = _pull(output_map, columns)
     labels = range(net.output_size)
@@ -160,10 +201,11 @@ class _Columns:
     variables: list
     live: np.ndarray  # entries that are variables, in the order of `variables`
     constants: np.ndarray  # the value of the other entries, 0 elsewhere
+    simplices: tuple[np.ndarray, ...] = ()  # positions among the variables
 
     @classmethod
-    def of_variables(cls, variables: list) -> _Columns:
-        return cls(variables, np.arange(len(variables)), np.zeros(len(variables)))
+    def of_variables(cls, variables: list, simplices=()) -> _Columns:
+        return cls(variables, np.arange(len(variables)), np.zeros(len(variables)), simplices)
 
 
 def _checked(bounds: str | Bounds, net: Network, box: Box) -> Bounds:
@@ -179,6 +221,8 @@ def _checked(bounds: str | Bounds, net: Network, box: Box) -> Bounds:
     expected = [node.input_size for node in net.activations] + [net.output_size]
     if sizes != expected or bounds.region.size != net.input_size:
         raise ValueError(f"add_network: the bounds are for layers of sizes {sizes}, but the network has {expected}")
+    if not isinstance(bounds.region, Box):
+        return bounds
     outside = np.flatnonzero((box.lower < bounds.region.lower) | (box.upper > bounds.region.upper))
     if len(outside):
         i = outside[0]
@@ -202,22 +246,30 @@ def _pull(affine: AffineMap, columns: dict[str, _Columns]) -> tuple[sp.csr_array
     return weight, bias, variables
 
 
-def _add_activation(block, node: Node, formulation, pre: tuple) -> tuple[Part, _Columns]:
+def _pulled_simplices(affine: AffineMap, columns: dict[str, _Columns]) -> tuple[np.ndarray, ...]:
+    """The simplices among the variables that `_pull` gives."""
+    sources = [columns[name] for name in affine.terms]
+    starts = np.cumsum([0, *(len(source.variables) for source in sources)])
+    return tuple(start + group for start, source in zip(starts, sources, strict=False) for group in source.simplices)
+
+
+def _add_activation(block, node: Node, formulation, pre: tuple, simplices) -> tuple[Part, _Columns]:
     """Write one activation layer; ``pre`` is weight, bias, incoming variables and bounds of its pre-activations."""
     if isinstance(node.layer, PiecewiseLinear):
-        return _add_piecewise_linear(block, node, formulation, pre)
+        return _add_piecewise_linear(block, node, formulation, pre, simplices)
     if isinstance(node.layer, GroupMax):
-        return _add_max(block, node, formulation, pre)
+        return _add_max(block, node, formulation, pre, simplices)
     layer = SmoothLayer(node.name, type(node.layer).__name__, range(node.size), *pre, beta=smooth_beta(node))
     everything, none = np.arange(node.size), np.empty(0, int)
     variables = _add_linear(block, none, layer.weight, layer.bias, layer.inputs, layer.lower, layer.upper)
+    formulation = _resolved(formulation, layer)
     post = variables + formulation.add(block, layer)
     return Part(node, block, formulation, none, none, everything, layer, everything), _Columns.of_variables(post)
 
 
-def _add_piecewise_linear(block, node: Node, formulation, pre: tuple) -> tuple[Part, _Columns]:
-    kind = type(node.layer).__name__
-    layer = PiecewiseLinearLayer(node.name, kind, range(node.size), *pre, *node.layer.pieces(node.input_shapes[0]))
+def _add_piecewise_linear(block, node: Node, formulation, pre: tuple, simplices) -> tuple[Part, _Columns]:
+    kind, functions = type(node.layer).__name__, node.layer.pieces(node.input_shapes[0])
+    layer = PiecewiseLinearLayer(node.name, kind, range(node.size), *pre, *functions, simplices=simplices)
     crossed = layer.crossed.any(0)
     units = np.arange(node.size)
     piece = layer.passed.sum(0)  # the only one, if no breakpoint is crossed
@@ -228,14 +280,16 @@ def _add_piecewise_linear(block, node: Node, formulation, pre: tuple) -> tuple[P
     variables = _add_linear(block, linear, weight, bias, layer.inputs, lower, upper)
     unstable = units[crossed]
     rest = layer.take(unstable) if len(unstable) else None
-    variables += formulation.add(block, rest) if rest else []
+    if rest:
+        formulation = _resolved(formulation, rest)
+        variables += formulation.add(block, rest)
     part = Part(node, block, formulation, linear, constant, unstable, rest, unstable)
     constants = np.zeros(node.size)
     constants[constant] = intercept[constant]
     return part, _Columns(variables, np.concatenate([linear, unstable]), constants)
 
 
-def _add_max(block, node: Node, formulation, pre: tuple) -> tuple[Part, _Columns]:
+def _add_max(block, node: Node, formulation, pre: tuple, simplices) -> tuple[Part, _Columns]:
     weight, bias, inputs, lower, upper = pre
     members = possible_winners(node.layer.groups(*node.input_shapes), lower, upper)
     decided = np.array([len(group) == 1 for group in members])
@@ -247,10 +301,17 @@ def _add_max(block, node: Node, formulation, pre: tuple) -> tuple[Part, _Columns
         rows, places = np.unique(np.concatenate([members[i] for i in unstable]), return_inverse=True)
         groups = np.split(places, np.cumsum([len(members[i]) for i in unstable])[:-1])
         some = (weight[rows], bias[rows], inputs, lower[rows], upper[rows])
-        rest = MaxLayer(node.name, type(node.layer).__name__, rows, *some, groups, unstable)
+        kind = type(node.layer).__name__
+        rest = MaxLayer(node.name, kind, rows, *some, groups, unstable, simplices=simplices)
+        formulation = _resolved(formulation, rest)
         variables += formulation.add(block, rest)
     part = Part(node, block, formulation, linear, np.empty(0, int), unstable, rest, rows)
     return part, _Columns(variables, np.concatenate([linear, unstable]), np.zeros(node.size))
+
+
+def _resolved(formulation: Formulation, layer: Layer) -> Formulation:
+    """The formulation itself, or what it chooses."""
+    return formulation.choose(layer) if isinstance(formulation, Auto) else formulation
 
 
 def _add_linear(block, units, weight, bias, inputs, lower, upper, rows=None) -> list:

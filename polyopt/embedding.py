@@ -11,6 +11,7 @@ from formulations import Layer, Rows, set_variables
 from polyopt.bounds.result import Bounds
 from polyopt.inputs import input_range, is_variable
 from polyopt.network import INPUT, Network, Node
+from polyopt.regions import Box
 
 
 @dataclass(eq=False)
@@ -40,7 +41,10 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Summary:
-    """Size of an embedded network: units by what their bounds decide, and the block's rows, columns and nonzeros."""
+    """Size of an embedded network: units by what their bounds decide, and the block's rows, columns and nonzeros.
+
+    ``formulations`` says by which formulation each layer with undecided units is written.
+    """
 
     active: int
     inactive: int
@@ -49,6 +53,7 @@ class Summary:
     rows: int
     columns: int
     nonzeros: int
+    formulations: dict[str, object]
 
 
 def summary(block) -> Summary:
@@ -61,7 +66,7 @@ def summary(block) -> Summary:
     >>> m.net = pyo.Block()
     >>> y = add_network(m.net, Network.sequential([ReLU()], (1,)), [m.x])
     >>> summary(m.net)
-    Summary(active=0, inactive=0, unstable=1, binaries=1, rows=4, columns=3, nonzeros=9)
+    Summary(active=0, inactive=0, unstable=1, binaries=1, rows=4, columns=3, nonzeros=9, formulations={'0': BigM()})
     """
     parts = embedding(block).parts
     rows = [row for row in block.component_data_objects(pyo.Constraint, active=True)]
@@ -74,6 +79,7 @@ def summary(block) -> Summary:
         rows=len(rows),
         columns=len(variables),
         nonzeros=sum(r.matrix.nnz for r in block.component_objects(pyo.Constraint, active=True) if isinstance(r, Rows)),
+        formulations={part.node.name: part.formulation for part in parts if part.layer is not None},
     )
 
 
@@ -121,6 +127,10 @@ def set_point(block, x) -> None:
             expression.set_value(value, skip_validation=True)
     if block.component("input"):
         set_variables(block.input, values[INPUT].ravel()[list(block.input)])
+    if not isinstance(held.bounds.region, Box):
+        held.bounds.region.set_values(block.region, values[INPUT].ravel())
+        if block.region.component("input"):
+            set_variables(block.region.input, values[INPUT].ravel()[list(block.region.input)])
     for part in held.parts:
         pre = np.concatenate([values[name].ravel() for name in part.node.inputs])
         set_variables(part.block.linear, values[part.node.name].ravel()[part.linear])
@@ -144,11 +154,14 @@ def embedding(block) -> Embedding:
 
 
 def check_domains(model) -> None:
-    """ValueError if the bounds of a network's input have been widened since its rows were written."""
+    """ValueError if a network's input may by now leave the region for which its rows were written."""
     for block in model.block_data_objects(active=True):
         if not is_embedded(block):
             continue
         region = block.embedding.bounds.region
+        if not isinstance(region, Box):
+            _check_region(block)
+            continue
         for i, expression in enumerate(block.embedding.inputs):
             low, high = input_range(i, expression)
             slack = 1e-9 * (1.0 + abs(region.lower[i]) + abs(region.upper[i]))
@@ -157,3 +170,13 @@ def check_domains(model) -> None:
                     f"block {block.name!r}: input {i} ({expression}) now ranges over [{low}, {high}], but the network "
                     f"was added for [{region.lower[i]}, {region.upper[i]}] and its rows hold there only; add it again"
                 )
+
+
+def _check_region(block) -> None:
+    """The rows that keep the inputs in the region must be there and active: then any bounds of the inputs will do."""
+    rows = block.component("region")
+    if rows is None or not rows.active or not all(row.active for row in rows.component_data_objects(pyo.Constraint)):
+        raise ValueError(
+            f"block {block.name!r}: the network's rows hold only where block.region keeps its inputs, but this is "
+            "deleted or not active as a whole; activate it, or add the network with bounds over a box"
+        )

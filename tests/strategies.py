@@ -1,4 +1,4 @@
-"""Random networks and boxes for tests: every layer kind, in chains, residual graphs and convolutional networks."""
+"""Random networks and regions for tests: every layer kind, in chains, residual graphs and convolutional networks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import pairwise
 import hypothesis.strategies as st
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 from polyopt.activations import (
     Abs,
@@ -27,7 +28,7 @@ from polyopt.activations import (
 )
 from polyopt.layers import Add, Affine, AvgPool2d, Concat, Constant, Conv2d, Reshape, Scale
 from polyopt.network import INPUT, Network
-from polyopt.regions import Box
+from polyopt.regions import Box, Ellipsoid, HPolytope, Product, Region, VPolytope, Zonotope
 
 # name -> maker of the activation for an input of a given shape
 PIECEWISE = {
@@ -163,10 +164,75 @@ def boxes(draw, size: int, batch: int | None = None) -> Box:
     return Box(center - radius, center + radius)
 
 
-def points(box: Box, count: int, rng) -> np.ndarray:
-    """Uniform points and as many corners of a single box, and its centre."""
-    corners = np.where(rng.random((count, box.size)) < 0.5, box.lower, box.upper)
-    return np.concatenate([box.sample(count, rng), corners, box.center[None]])
+def zonotope(rng, size: int) -> Zonotope:
+    """More or fewer generators than dimensions, at times none, one of zeros, or one twice."""
+    generators = rng.normal(size=(size, rng.integers(0, size + 3)))
+    if generators.shape[1] > 1:
+        generators[:, 0] = rng.choice([0.0, 1.0, 1.0, 1.0]) * generators[:, rng.integers(2)]
+    return Zonotope(rng.normal(size=size), generators)
+
+
+def ellipsoid(rng, size: int) -> Ellipsoid:
+    """Factors of every rank, with axes of very different lengths."""
+    factor = rng.normal(size=(size, rng.integers(0, size + 2)))
+    return Ellipsoid(rng.normal(size=size), factor * 10.0 ** -rng.integers(0, 4, factor.shape[1]))
+
+
+def vpolytope(rng, size: int) -> VPolytope:
+    """One to many points, in a subspace, some of them twice."""
+    span = rng.normal(size=(rng.integers(0, size + 1), size))
+    points = rng.normal(size=size) + rng.normal(size=(rng.integers(1, 2 * size + 4), len(span))) @ span
+    return VPolytope(points[rng.integers(0, len(points), len(points) + 2)])
+
+
+def hpolytope(rng, size: int) -> HPolytope:
+    """A cube cut by random half-spaces that leave a known point, and at times by pairs that leave a plane."""
+    rows = rng.normal(size=(rng.integers(0, 5), size))
+    flat = rng.normal(size=(rng.choice([0, 0, 1, size]), size))
+    inside = rng.uniform(-1.0, 1.0, size)
+    room = np.concatenate([rng.choice([0.0, 1.0], len(rows)) * rng.random(len(rows)), np.zeros(2 * len(flat))])
+    cuts = np.vstack([rows, flat, -flat])
+    A, b = np.vstack([np.eye(size), -np.eye(size), cuts]), np.concatenate([np.ones(2 * size), cuts @ inside + room])
+    scale = 10.0 ** rng.integers(-2, 3, len(b))
+    return HPolytope(scale[:, None] * A, scale * b)
+
+
+def product(rng, size: int) -> Product:
+    """A segment, and a region of another kind on the other coordinates."""
+    lower, upper = np.sort(rng.normal(size=(2, 1)), axis=0)
+    if size == 1:
+        return Product(Box(lower, upper))
+    make = [zonotope, ellipsoid, vpolytope, hpolytope][rng.integers(4)]
+    return Product(Box(lower, upper), make(rng, size - 1))
+
+
+REGIONS = {
+    "zonotope": zonotope,
+    "ellipsoid": ellipsoid,
+    "vpolytope": vpolytope,
+    "hpolytope": hpolytope,
+    "product": product,
+}
+
+
+@st.composite
+def regions(draw, size: int, kinds=("box", *REGIONS)) -> Region:
+    """A region of one of the kinds, flat ones and points among them."""
+    kind = draw(st.sampled_from(kinds))
+    if kind == "box":
+        return draw(boxes(size))
+    return REGIONS[kind](np.random.default_rng(draw(st.integers(0, 2**32 - 1))), size)
+
+
+def points(region: Region, count: int, rng) -> np.ndarray:
+    """Random points of a region, as many (of a box) or some of its extreme points, and its centre."""
+    if isinstance(region, Box):
+        ends = np.where(rng.random((count, region.size)) < 0.5, region.lower, region.upper)
+    else:
+        ends = torch.tensor(rng.normal(size=(20, region.size)), requires_grad=True)
+        region.support(ends).sum().backward()  # the gradient of the support function is where it is attained
+        ends = ends.grad.numpy()
+    return np.concatenate([region.sample(count, rng), ends, region.center[None]])
 
 
 def assert_bounds_hold(net: Network, bounds, x: np.ndarray) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from strategies import (
     ACTIVATIONS,
     PIECEWISE,
+    REGIONS,
     affine,
     assert_bounds_hold,
     assert_inside,
@@ -19,6 +20,7 @@ from strategies import (
     maxima,
     networks,
     points,
+    regions,
     residual,
     single,
 )
@@ -30,7 +32,7 @@ from polyopt.bounds.interval import interval
 from polyopt.bounds.relaxation import relax
 from polyopt.layers import Add, Affine, AvgPool2d, Conv2d, Linear, Reshape, Scale
 from polyopt.network import INPUT, Network, Node
-from polyopt.regions import Box
+from polyopt.regions import Box, Ellipsoid, HPolytope, Product, VPolytope, Zonotope
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +64,44 @@ def test_samples_lie_in_crown_and_crown_in_interval(net, data):
     found = crown(net, box)
     assert_inside(found, interval(net, box))
     assert_bounds_hold(net, found, points(box, 200, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("kind", REGIONS)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(networks(), st.data())
+def test_samples_of_a_region_lie_in_crown_and_crown_in_interval(kind, net, data):
+    region = data.draw(regions(net.input_size, [kind]))
+    found = crown(net, region)
+    assert found.region is region
+    assert_inside(found, interval(net, region))
+    assert_bounds_hold(net, found, points(region, 50, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_zonotope_gives_narrower_bounds_than_its_bounding_box(seed):
+    rng = np.random.default_rng(seed)
+    net = chain(rng, "relu", (6, 10, 10, 3))
+    region = Zonotope(rng.normal(size=6), 0.3 * rng.normal(size=(6, 2)))
+    found, around = crown(net, region), crown(net, region.bounding_box())
+    for side, outer in zip([*found.pre, found.output], [*around.pre, around.output], strict=True):
+        assert (side.lower >= outer.lower - 1e-9).all()
+        assert (side.upper <= outer.upper + 1e-9).all()
+        assert (side.upper - side.lower).mean() < 0.75 * (outer.upper - outer.lower).mean()
+
+
+def test_a_box_written_as_another_region_gives_the_same_bounds():
+    rng = np.random.default_rng(3)
+    net = residual(rng)
+    box = Box.ball(rng.normal(size=3), 0.4)
+    half = Box(box.lower[:1], box.upper[:1])
+    others = [
+        Zonotope(box.center, np.diag(box.radius)),
+        VPolytope(box.vertices()),
+        HPolytope(np.vstack([np.eye(3), -np.eye(3)]), np.concatenate([box.upper, -box.lower])),
+        Product(half, Ellipsoid(box.center[1:2], [box.radius[1:2]]), Box(box.lower[2:], box.upper[2:])),
+    ]
+    for region in others:
+        assert_same(crown(net, region), crown(net, box))
 
 
 @pytest.mark.parametrize("make", [chain, residual, maxima, convolutional])
@@ -312,8 +352,8 @@ def test_a_gpu_gives_the_same_bounds(make):
     assert_same(crown(net, box, device="cuda"), crown(net, box))
 
 
-def test_a_box_of_the_wrong_dimension_is_refused():
-    with pytest.raises(ValueError, match="the box has 2 dimensions, but the network has 3 inputs"):
+def test_a_region_of_the_wrong_dimension_is_refused():
+    with pytest.raises(ValueError, match="the region has 2 dimensions, but the network has 3 inputs"):
         crown(chain(np.random.default_rng(0)), Box([0.0, 0.0], [1.0, 1.0]))
 
 

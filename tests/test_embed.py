@@ -1,5 +1,7 @@
 """Networks inside Pyomo models: inputs, stable units, blocks, copies, bounds, starts, errors."""
 
+import itertools
+
 import numpy as np
 import pyomo.environ as pyo
 import pytest
@@ -333,3 +335,26 @@ def test_constraints_that_exclude_every_input_are_noticed():
         po.add_network(m.net, RELU, m.x, tighten="lp")
     with pytest.raises(ValueError, match="tighten='obbt' is unknown"):
         po.add_network(m.net, RELU, m.x, tighten="obbt")
+
+
+def test_auto_chooses_by_units_and_fan_in_and_says_what():
+    rng = np.random.default_rng(0)
+    sizes = (2, 30, 80, 3, 1)
+    layers = []
+    for n_in, n_out in itertools.pairwise(sizes):
+        layers += [Affine(rng.normal(size=(n_out, n_in)), None), ReLU()]
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(range(2), bounds=(-1, 1))
+    m.net = pyo.Block()
+    po.add_network(m.net, po.Network.sequential(layers, (2,)), m.x, formulation=po.auto(), bounds="interval")
+    chosen = po.summary(m.net).formulations
+    assert (chosen["1"], chosen["3"], chosen["5"]) == (po.Extended(), po.BigM(), po.CuttingPlanes())
+
+
+def test_auto_has_no_exact_form_of_smooth_activations():
+    net = po.Network.sequential([Tanh()], (1,))
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(bounds=(-1, 1))
+    m.net = pyo.Block()
+    with pytest.raises(ValueError, match=r"layer '0' \(Tanh\) has no Auto formulation"):
+        po.add_network(m.net, net, [m.x], formulation=po.auto())

@@ -4,12 +4,13 @@ import numpy as np
 import pyomo.environ as pyo
 import pytest
 from cases import NETWORKS, SIGN_KINDS
-from pyomo.gdp import Disjunction
+from pyomo.gdp import Disjunct, Disjunction
 
 import polyopt as po
-from formulations import BigM, MaxLayer, PiecewiseLinearLayer, SmoothLayer, Triangle
+from formulations import BigM, MaxLayer, Partition, PiecewiseLinearLayer, SmoothLayer, Triangle
 from formulations.gdp import GDP
 from polyopt.activations import Clip, LeakyReLU, ReLU, Sign
+from polyopt.layers import Affine
 
 TRANSFORMATIONS = ["gdp.bigm", "gdp.hull"]
 
@@ -80,6 +81,79 @@ def test_the_hull_of_a_maximum_of_two_is_its_convex_hull():
     for c0, c1, d in np.random.default_rng(0).normal(size=(12, 3)).tolist():
         expected = (corners @ [c0, c1] + d * corners.max(1)).max()
         assert maximum(m, c0 * m.a[0] + c1 * m.a[1] + d * m.y[None]) == pytest.approx(expected, abs=1e-7)
+
+
+def variables(low, high):
+    m = pyo.ConcreteModel()
+    m.x = pyo.Var(range(len(low)), bounds=lambda _, i: (low[i], high[i]))
+    return m
+
+
+def partitioned(function, w, b, low, high, groups):
+    m = variables(low, high)
+    m.net = pyo.Block()
+    net = po.Network.sequential([Affine([w], [b]), function], (len(w),))
+    m.h = pyo.Reference(po.add_network(m.net, net, m.x, formulation=Partition(by=groups), bounds="interval"))
+    pyo.TransformationFactory("core.relax_integer_vars").apply_to(m)
+    return m
+
+
+def split(function, w, b, low, high, groups):
+    """The unit as Pyomo's P-split makes it of ``[a >= 0] or [a <= 0]``, ``a = w x + b``.
+
+    h is the function's jump and bend applied to sigma and to sigma's copy ``R`` of a, for which the copies of the
+    auxiliary variables stand: ``-w x`` over part p is at most v_p, so that ``R = b sigma - sum_p v_p``.
+    """
+    m = variables(low, high)
+    a = w @ list(m.x.values()) + b
+    m.above, m.below = Disjunct(), Disjunct()
+    m.above.row, m.below.row = pyo.Constraint(expr=a >= 0), pyo.Constraint(expr=a <= 0)
+    m.choice = Disjunction(expr=[m.above, m.below])
+    parts = [[m.x[i] for i in group] for group in groups]
+    pyo.TransformationFactory("gdp.partition_disjuncts").apply_to(m, variable_partitions=parts)
+    above, _ = m.choice.algebraic_constraint.disjuncts
+    auxiliaries = [v for v in above.component_data_objects(pyo.Var) if v.is_continuous()]
+    assert len(auxiliaries) == len(groups)
+    hull = pyo.TransformationFactory("gdp.hull")
+    hull.apply_to(m)
+    sigma = above.binary_indicator_var
+    hinge = b * sigma - sum(hull.get_disaggregated_var(v, above) for v in auxiliaries)
+    m.least = pyo.Constraint(expr=hinge >= a)  # a's other copy is at most 0; the v_p bound it from one side only
+    _, slopes, intercepts = function.pieces((1,))
+    bend, jump = float(slopes[-1, 0] - slopes[0, 0]), float(intercepts[-1, 0] - intercepts[0, 0])
+    m.h = pyo.Expression([0], rule=float(slopes[0, 0]) * a + float(intercepts[0, 0]) + bend * hinge + jump * sigma)
+    pyo.TransformationFactory("core.relax_integer_vars").apply_to(m)
+    return m
+
+
+@pytest.mark.parametrize(
+    ("function", "slopes"),  # where objectives along h - slope w x tell partitions apart
+    [(ReLU(), (0, 1)), (LeakyReLU(1.7), (1, 1.7)), (Sign(), (0, 3))],
+    ids=["relu", "leaky", "sign"],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_partition_is_as_tight_as_pyomo_s_p_split(function, slopes, seed):
+    """Kronqvist, Misener and Tsay 2021 on the same parts, whose interval bounds both have.
+
+    The P-split gives every constraint of every disjunct its own auxiliary variables ``v_p >= w x over part p``, where
+    Partition shares ``xhat_p = w x over part p`` among all. With the one constraint ``a >= 0`` or ``a <= 0`` in each
+    disjunct nothing is lost: for the sum of the copies above 0 both are lower bounds, so that the greatest copies,
+    which either relaxation may choose, satisfy both. With h in the disjuncts it would be looser: h had an auxiliary in
+    each, and that of ``h <= a`` would not know of ``h <= 0`` in the other. Hence h outside. That Partition's bounds of
+    the parts differ from piece to piece changes nothing, as they follow from the box and the piece's own row.
+    """
+    rng = np.random.default_rng(seed)
+    w, b, low, high = rng.normal(size=4), 0.3 * rng.normal(), -rng.uniform(0.5, 2, 4), rng.uniform(0.5, 2, 4)
+    order = rng.permutation(4).tolist()
+    objectives = [(d, -d * w * rng.uniform(*slopes, 4)) for d in (1, 1, 1, 1, -1, -1)]
+    bounds = []
+    for count in range(1, 5):
+        groups = [order[k::count] for k in range(count)]
+        ours, reference = (build(function, w, b, low, high, groups) for build in (partitioned, split))
+        bounds.append([maximum(ours, d * ours.h[0] + c @ list(ours.x.values())) for d, c in objectives])
+        expected = [maximum(reference, d * reference.h[0] + c @ list(reference.x.values())) for d, c in objectives]
+        assert bounds[-1] == pytest.approx(expected, abs=1e-7)
+    assert max(np.subtract(bounds[0], bounds[-1])) > 0.01  # else the objectives are blind to the parts
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,13 +9,16 @@ from hypothesis import strategies as st
 from strategies import (
     ACTIVATIONS,
     PIECEWISE,
+    REGIONS,
     assert_bounds_hold,
+    assert_inside,
     assert_same,
     boxes,
     chain,
     convolutional,
     networks,
     points,
+    regions,
     residual,
     single,
 )
@@ -31,6 +35,17 @@ from polyopt.regions import Box
 def test_no_sampled_value_lies_outside(net, data):
     box = data.draw(boxes(net.input_size))
     assert_bounds_hold(net, interval(net, box), points(box, 200, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("kind", REGIONS)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(networks(), st.data())
+def test_no_value_on_a_region_lies_outside_and_no_bound_outside_those_of_its_box(kind, net, data):
+    region = data.draw(regions(net.input_size, [kind]))
+    found = interval(net, region)
+    assert found.region is region
+    assert_bounds_hold(net, found, points(region, 50, np.random.default_rng(0)))
+    assert_inside(found, interval(net, region.bounding_box()))
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -68,18 +83,21 @@ def test_a_jump_counts_with_both_sides_and_its_own_value():
 
 
 @pytest.mark.parametrize("make", [convolutional, residual, chain])
-def test_a_linear_layer_on_the_input_is_exact(make):
+@pytest.mark.parametrize("kind", ["box", *REGIONS])
+def test_a_linear_layer_on_the_input_is_exact(make, kind, monkeypatch):
+    monkeypatch.setattr(sys.modules[interval.__module__], "ENTRIES", 500)  # so that large ones are taken in parts
     rng = np.random.default_rng(1)
     net = make(rng)
-    box = Box.ball(rng.normal(size=net.input_size), 0.5)
+    size = net.input_size
+    region = Box.ball(rng.normal(size=size), 0.5) if kind == "box" else REGIONS[kind](rng, size)
     first = net.activations[0].inputs[0]
     node = next(node for node in net.nodes if node.name == first)
     (W,) = node.layer.operators(*node.input_shapes)
     W = W.toarray() if sp.issparse(W) else W
     b = node.layer.offset(*node.input_shapes)
-    found = interval(net, box).pre[0]
-    np.testing.assert_allclose(found.upper, box.support(W) + b, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(found.lower, -box.support(-W) + b, rtol=1e-12, atol=1e-12)
+    found = interval(net, region).pre[0]
+    np.testing.assert_allclose(found.upper, region.support(W) + b, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.lower, -region.support(-W) + b, rtol=1e-9, atol=1e-9)
 
 
 def test_each_layer_takes_the_box_of_the_layer_before():
@@ -105,8 +123,8 @@ def test_numbers_too_large_for_float64_leave_nothing_known():
     assert found.output.upper[0] == np.inf
 
 
-def test_a_box_of_the_wrong_dimension_is_refused():
-    with pytest.raises(ValueError, match="the box has 2 dimensions, but the network has 3 inputs"):
+def test_a_region_of_the_wrong_dimension_is_refused():
+    with pytest.raises(ValueError, match="the region has 2 dimensions, but the network has 3 inputs"):
         interval(chain(np.random.default_rng(0)), Box([0.0, 0.0], [1.0, 1.0]))
 
 

@@ -17,11 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each room may import the rooms below it (later in the list) and none above.
 ROOMS = [
-    ["highs"],
+    ["police"],
+    ["highs", "gurobi"],
     ["embed", "cut_rounds"],
-    ["embedding", "lp_bounds", "expressions"],
+    ["embedding", "lp_bounds", "expressions", "search"],
     ["program"],
-    ["inputs", "affine", "decided", "bounds", "convert"],
+    ["inputs", "affine", "decided", "bounds", "convert", "maxima"],
     ["regions", "network"],
     ["compose", "activations"],
     ["layers"],
@@ -81,6 +82,11 @@ def test_importing_polyopt_loads_no_framework():
         "import sys, polyopt; print([m for m in ('torch', 'onnx', 'matplotlib', 'sklearn') if m in sys.modules])"
     )
     assert heavy == "[]"
+
+
+def test_the_callback_for_gurobi_is_imported_without_gurobi():
+    code = "import sys, polyopt as po; print(po.cut_callback.__name__, 'gurobipy' in sys.modules)"
+    assert in_a_fresh_interpreter(code) == "cut_callback False"
 
 
 def test_public_functions_are_functions_whatever_was_imported_first():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import pyomo.environ as pyo
+import torch
 from problems import Problem
 
 import polyopt as po
@@ -73,6 +74,17 @@ def measure_polyopt(problem: Problem, name: str, formulation, bounds: str, start
     found.seconds, found.nodes = result.seconds, result.nodes
     if result.objective is not None:
         found.error = po.replay_error(m.net)
+    return found
+
+
+def measure_search(problem: Problem, name: str, limits: Limits) -> Measurement:
+    """The question answered by `polyopt.optimize`, without a model."""
+    torch.set_num_threads(limits.threads)
+    po.crown(problem.net, problem.box)  # what torch loads at first use is not to be counted
+    best = po.optimize(problem.net, problem.box, [1.0], time_limit=limits.seconds, gap=GAP)
+    found = Measurement(problem.name, name, best.status, build_seconds=0.0, seconds=best.seconds)
+    found.objective, found.bound, found.nodes = best.value, best.bound, best.branches
+    found.error = abs(problem.value(best.x) - best.value)
     return found
 
 

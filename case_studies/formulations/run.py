@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from measure import Limits, Measurement, as_json, measure_polyopt
+from measure import Limits, Measurement, as_json, measure_polyopt, measure_search
 from problems import Problem, problems
 from rivals import RIVALS
 from tqdm import tqdm
@@ -29,9 +29,11 @@ FORMULATIONS = {
     "partition(4)": po.Partition(4),
     "extended": po.Extended(),
     "cutting planes": po.CuttingPlanes(),
+    "auto": po.auto(),
 }
 BOUNDS = ("interval", "crown")
-TIGHTENED = ("big-M", "partition(4)")  # also with CROWN's bounds tightened by LP over the layers before
+TIGHTENED = ("big-M", "partition(4)", "auto")  # also with CROWN's bounds tightened by LP over the layers before
+SEARCH = "search, no MILP"
 NO_START = "no start"
 TOLERANCE = 1e-4  # relative; bounds and values that are apart by less do not contradict each other
 
@@ -41,7 +43,7 @@ def names(small: bool) -> list[str]:
     if small:  # interval alone: loading torch for CROWN takes longer than all the rest
         return [f"{name}, interval" for name in FORMULATIONS]
     ours = [f"{name}, {bounds}" for name in FORMULATIONS for bounds in BOUNDS]
-    ours += [f"{name}, crown + lp" for name in TIGHTENED]
+    ours += [f"{name}, crown + lp" for name in TIGHTENED] + [SEARCH]
     for name, (package, _, _) in RIVALS.items():
         if find_spec(package) is None:
             print(f"{name}: {package} is not installed, skipped")
@@ -53,6 +55,8 @@ def measure(name: str, problem: Problem, limits: Limits) -> Measurement:
     if name in RIVALS:
         _, function, formulation = RIVALS[name]
         return function(problem, name, formulation, limits)
+    if name == SEARCH:
+        return measure_search(problem, name, limits)
     formulation, bounds, *rest = name.split(", ")
     return measure_polyopt(problem, name, FORMULATIONS[formulation], bounds, rest != [NO_START], limits)
 
@@ -72,7 +76,7 @@ def measure_apart(name: str, problem: Problem, file: Path, limits: Limits) -> Me
 
 
 def measure_all(asked: list[Problem], limits: Limits, small: bool) -> list[Measurement]:
-    """Every name on every problem, and polyopt's best once more without a start."""
+    """Every name on every problem, and polyopt's best MILP once more without a start."""
     found, chosen = [], names(small)
     with tempfile.TemporaryDirectory() as folder, tqdm(total=len(asked) * (len(chosen) + 1)) as bar:
         for problem in asked:
@@ -86,7 +90,7 @@ def measure_all(asked: list[Problem], limits: Limits, small: bool) -> list[Measu
                 return found[-1]
 
             here = [one(name) for name in chosen]
-            best = min((m for m in here if m.name not in RIVALS), key=cost)
+            best = min((m for m in here if m.name not in RIVALS and m.name != SEARCH), key=cost)
             one(f"{best.name}, {NO_START}")
     return found
 

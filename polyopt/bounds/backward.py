@@ -3,7 +3,7 @@
 Rows ``sum_k A_k y_k + b`` on the values ``y_k`` of some nodes are bounded from below by replacing the last node's value
 with what it is of its inputs: exactly for a linear layer, ``A y = (A W) x + A offset``; by its relaxation for a
 nonlinear one, where a positive coefficient takes the line below and a negative coefficient the line above. What
-remains at the input, ``A x + b``, is at least ``A c - |A| r + b`` on a box with centre ``c`` and radius ``r``.
+remains at the input, ``A x + b``, is at least ``b - h(-A)`` on a region with the support function ``h``.
 
 Coefficients have shape (batch, rows, size of the node); the batch is 1 as long as they depend on no box.
 """
@@ -19,11 +19,13 @@ from torch import Tensor
 from torch.nn.functional import conv_transpose2d
 
 from polyopt.bounds.interval import rule_for
-from polyopt.bounds.relaxation import Relaxation
+from polyopt.bounds.relaxation import Relaxation, dot
 from polyopt.layers import Add, Affine, AvgPool2d, Concat, Constant, Conv2d, Linear, Reshape, Scale
 from polyopt.network import INPUT, Network, Node
+from polyopt.regions import Box, Region
 
 ENTRIES = 2**24  # coefficients held at a time; more rows than this allows are bounded one part after the other
+SMALL = 2**22  # multiplications that are done sooner than one has looked for columns of zeros
 
 
 class Backward:
@@ -50,14 +52,14 @@ class Backward:
             return matrix.to(self._device, self._dtype).coalesce()
         return torch.tensor(values, dtype=self._dtype, device=self._device)
 
-    def bounds(self, node: Node, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower and upper bounds (batch, node.size) on a linear node over boxes with these centres and radii.
+    def bounds(self, node: Node, region: Region) -> tuple[Tensor, Tensor]:
+        """Lower and upper bounds (batch, node.size) on a linear node over a region, or over each box of a batch.
 
         The upper bound of a row is minus the lower bound of its negative, so that one pass serves both.
         """
         operators = node.layer.operators(*node.input_shapes)
         widest = max(self.input_size, *(n.size for n in self.nodes))
-        count = max(1, ENTRIES // (2 * len(center) * widest))
+        count = max(1, ENTRIES // (2 * math.prod(region.batch_shape) * widest))
         parts = []
         for first in range(0, node.size, count):
             rows = slice(first, first + count)
@@ -68,7 +70,7 @@ class Backward:
                 part = self.tensor(part.toarray() if sp.issparse(part) else part)
                 _accumulate(coefficients, name, torch.cat([part, -part])[None])
             A, b = self.pull(coefficients, torch.cat([offset, -offset])[None])
-            parts.append((_dot(A, center) - _dot(A.abs_(), radius) + b).unflatten(1, (2, -1)))
+            parts.append((_least(A, region) + b).unflatten(1, (2, -1)))
         both = torch.cat(parts, dim=2)
         return both[:, 0], -both[:, 1]
 
@@ -85,7 +87,7 @@ class Backward:
                 constant = constant + rows @ self._offsets[node.name]
                 parts = self._transposed[node.name](rows)
             else:
-                rows, shift = _through(self.relaxations[node.name], rows, node.input_size)
+                rows, shift = self.relaxations[node.name].through(rows, node.input_size)
                 constant = constant + shift
                 parts = rows.split([math.prod(shape) for shape in node.input_shapes], dim=2)
             for name, part in zip(node.inputs, parts, strict=True):
@@ -95,25 +97,16 @@ class Backward:
         return coefficients[INPUT], constant
 
 
+def _least(A: Tensor, region: Region) -> Tensor:
+    """``min A x`` over the region, (batch, rows); ``A`` (batch or 1, rows, n) is used up."""
+    if isinstance(region, Box):  # in place: a copy of A would take longer than the product
+        lower, upper = (torch.atleast_2d(side) for side in region.arrays(A))
+        return dot(A, 0.5 * lower + 0.5 * upper) - dot(A.abs_(), 0.5 * upper - 0.5 * lower)
+    return -region.support(A.neg_())
+
+
 def _accumulate(coefficients: dict[str, Tensor], name: str, part: Tensor) -> None:
     coefficients[name] = coefficients[name] + part if name in coefficients else part
-
-
-def _dot(A: Tensor, x: Tensor) -> Tensor:
-    """``A x`` for (batch or 1, rows, n) and (batch, n): (batch, rows)."""
-    return x @ A[0].T if len(A) == 1 else (A @ x.unsqueeze(-1)).squeeze(-1)
-
-
-def _through(relaxation: Relaxation, rows: Tensor, input_size: int) -> tuple[Tensor, Tensor]:
-    """Rows on a nonlinear layer's outputs as rows on its joined inputs, and the constants this leaves."""
-    positive, negative = rows.clamp(min=0.0), rows.clamp(max=0.0)
-    shift = _dot(positive, relaxation.lower_intercept) + _dot(negative, relaxation.upper_intercept)
-    rows = positive * relaxation.lower_slope.unsqueeze(1)
-    rows.addcmul_(negative, relaxation.upper_slope.unsqueeze(1))
-    if relaxation.source is None:
-        return rows, shift
-    source = relaxation.source.unsqueeze(1).expand_as(rows)
-    return rows.new_zeros(*rows.shape[:2], input_size).scatter_add_(2, source, rows), shift
 
 
 # Each rule takes a node and a function that makes tensors, and returns the map from rows on the node's output to the
@@ -127,6 +120,8 @@ def _affine(node, tensor):
         return lambda rows: ((weight.T @ rows.flatten(0, 1).T).T.unflatten(0, rows.shape[:2]),)
 
     def transposed(rows):
+        if rows[..., 0].numel() * weight.numel() < SMALL:
+            return (rows @ weight,)
         # units that are inactive on all boxes leave columns of zeros
         live = torch.nonzero((rows.amax((0, 1)) != 0) | (rows.amin((0, 1)) != 0))[:, 0]
         if len(live) > 0.8 * len(weight):

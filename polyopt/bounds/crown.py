@@ -26,12 +26,12 @@ from polyopt.bounds.relaxation import relax
 from polyopt.bounds.result import Bounds, Interval
 from polyopt.layers import Linear, Reshape, Scale
 from polyopt.network import INPUT, Network
-from polyopt.regions import Box
+from polyopt.regions import Box, Region
 
 
 @torch.no_grad()
-def crown(net: Network, box: Box, device=None, dtype: torch.dtype = torch.float64) -> Bounds:
-    """CROWN bounds on every layer of ``net`` over ``box``, or over each box of a batch, all at once.
+def crown(net: Network, region: Region, device=None, dtype: torch.dtype = torch.float64) -> Bounds:
+    """CROWN bounds on every layer of ``net`` over a region, or over each box of a batch, all at once.
 
     The passes run on ``device`` in ``dtype``; the results are numpy float64. Nowhere are they wider than
     `polyopt.bounds.interval.interval`'s, up to rounding.
@@ -42,14 +42,15 @@ def crown(net: Network, box: Box, device=None, dtype: torch.dtype = torch.float6
     >>> net = Network.sequential([hidden, ReLU(), Affine([[1.0, 1.0]], [0.0])], (2,))
     >>> crown(net, Box([-1.0, -1.0], [1.0, 1.0])).output
     Interval(lower=array([0.]), upper=array([3.]))
+    >>> from polyopt.regions import Zonotope
+    >>> crown(net, Zonotope([0.0, 0.0], [[1.0], [-1.0]])).output
+    Interval(lower=array([0.]), upper=array([2.]))
     """
     backward = Backward(net, device, dtype)
-    center, radius = (backward.tensor(np.atleast_2d(side)) for side in (box.center, box.radius))
-    values = start(net, box)
+    values = start(net, region)
     wanted = {name for node in net.activations for name in node.inputs} | {net.nodes[-1].name}
-    independent = {
-        INPUT
-    }  # the nodes whose entries vary each by itself: a linear layer's interval bounds on them are exact
+    # the nodes whose entries vary each by itself: a linear layer's interval bounds on them are exact
+    independent = {INPUT} if isinstance(region, Box) else set()
     for node in net.nodes:
         linear = isinstance(node.layer, Linear)
         if not linear:
@@ -61,9 +62,9 @@ def crown(net: Network, box: Box, device=None, dtype: torch.dtype = torch.float6
         if exact and isinstance(node.layer, (Reshape, Scale)):
             independent.add(node.name)
         if node.name in wanted and not exact:
-            found = (side.cpu().numpy().astype(np.float64) for side in backward.bounds(node, center, radius))
+            found = (side.cpu().numpy().astype(np.float64) for side in backward.bounds(node, region))
             values[node.name] = _better(values[node.name], *(side.reshape(-1, *node.shape) for side in found))
-    return collect(net, box, values)
+    return collect(net, region, values)
 
 
 def _better(known: Interval, lower: np.ndarray, upper: np.ndarray) -> Interval:

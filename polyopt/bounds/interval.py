@@ -1,7 +1,8 @@
 """Interval bounds: each layer's range over the box of its input bounds, one layer after the other.
 
 A linear layer maps the box with centre ``c`` and radius ``r`` to ``W c + b`` plus or minus ``|W| r``. An activation's
-range is exact. What is lost are the dependences between the entries of a layer.
+range is exact. What is lost are the dependences between the entries of a layer. Those between the inputs are kept by
+the linear layers that read them: on a region with the support function ``h`` they range over ``[b - h(-W), b + h(W)]``.
 
 Numbers are rounded to nearest, not outwards: expect errors of a few 1e-16 of the magnitudes summed in each layer.
 
@@ -11,18 +12,20 @@ Source: Gowal et al., "Scalable verified training for provably robust image clas
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 
 from polyopt.activations import GroupMax, PiecewiseLinear, Smooth
 from polyopt.bounds.result import Bounds, Interval
-from polyopt.layers import Linear
+from polyopt.layers import Linear, Reshape
 from polyopt.network import INPUT, Network, Node, UnsupportedLayer
-from polyopt.regions import Box
+from polyopt.regions import Box, Region
 
+ENTRIES = 2**24  # of a layer's matrix, held as a dense one at a time
 Values = dict[str, Interval]  # bounds on nodes by name, arrays (batch, *shape)
 
 
-def interval(net: Network, box: Box) -> Bounds:
-    """Interval bounds on every layer of ``net`` over ``box``, or over each box of a batch.
+def interval(net: Network, region: Region) -> Bounds:
+    """Interval bounds on every layer of ``net`` over a region, or over each box of a batch.
 
     >>> from polyopt.layers import Affine
     >>> from polyopt.activations import ReLU
@@ -33,16 +36,20 @@ def interval(net: Network, box: Box) -> Bounds:
     >>> bounds.output
     Interval(lower=array([1.]), upper=array([3.]))
     """
-    values = start(net, box)
+    values = start(net, region)
+    exact = {} if isinstance(region, Box) else _first_layers(net, region)
     for node in net.nodes:
-        values[node.name] = step(node, values)
-    return collect(net, box, values)
+        values[node.name] = exact[node.name] if node.name in exact else step(node, values)
+    return collect(net, region, values)
 
 
-def start(net: Network, box: Box) -> Values:
+def start(net: Network, region: Region) -> Values:
     """The bounds on the network's input."""
-    if box.size != net.input_size:
-        raise ValueError(f"bounds: the box has {box.size} dimensions, but the network has {net.input_size} inputs")
+    if region.size != net.input_size:
+        raise ValueError(
+            f"bounds: the region has {region.size} dimensions, but the network has {net.input_size} inputs"
+        )
+    box = region.bounding_box()
     return {INPUT: Interval(*(side.reshape(-1, *net.input_shape) for side in (box.lower, box.upper)))}
 
 
@@ -67,14 +74,14 @@ def joined(node: Node, values: Values) -> Interval:
     )
 
 
-def collect(net: Network, box: Box, values: Values) -> Bounds:
+def collect(net: Network, region: Region, values: Values) -> Bounds:
     """The result, with the batch dimension only where the region has one."""
 
     def shaped(bounds: Interval) -> Interval:
-        return Interval(*(side.reshape(*box.lower.shape[:-1], -1) for side in (bounds.lower, bounds.upper)))
+        return Interval(*(side.reshape(*region.batch_shape, -1) for side in (bounds.lower, bounds.upper)))
 
     pre = tuple(shaped(joined(node, values)) for node in net.activations)
-    return Bounds(box, pre, shaped(values[net.nodes[-1].name]))
+    return Bounds(region, pre, shaped(values[net.nodes[-1].name]))
 
 
 def rule_for(node: Node, rules: dict):
@@ -86,6 +93,30 @@ def rule_for(node: Node, rules: dict):
     raise UnsupportedLayer(
         f"bounds: there is no rule for layer {node.name!r} ({type(node.layer).__name__}), only for {known}"
     )
+
+
+def _first_layers(net: Network, region: Region) -> Values:
+    """The exact bounds on the linear layers that read the input, as it is or reshaped."""
+    found, views = {}, {INPUT}
+    for node in net.nodes:
+        if not isinstance(node.layer, Linear) or len(node.inputs) != 1 or node.inputs[0] not in views:
+            continue
+        if isinstance(node.layer, Reshape):
+            views.add(node.name)
+        (operator,) = node.layer.operators(*node.input_shapes)
+        count = max(1, ENTRIES // net.input_size)
+        sides = [_range(operator[first : first + count], region) for first in range(0, node.size, count)]
+        lower, upper = np.concatenate(sides, axis=1) + node.layer.offset(*node.input_shapes)
+        found[node.name] = Interval(lower.reshape(1, *node.shape), upper.reshape(1, *node.shape))
+    return found
+
+
+def _range(weight, region: Region) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest values of ``W x`` over the region."""
+    weight = weight.toarray() if sp.issparse(weight) else weight
+    lower, upper = -region.support(-weight), region.support(weight)
+    # where a range is a point, rounding may have crossed its two ends
+    return np.minimum(lower, upper), np.maximum(lower, upper)
 
 
 def _linear(node, *inputs):

@@ -39,6 +39,22 @@ class Relaxation(NamedTuple):
     upper_intercept: Tensor
     source: Tensor | None = None
 
+    def through(self, rows: Tensor, input_size: int) -> tuple[Tensor, Tensor]:
+        """Rows on the layer's outputs as rows on its joined inputs that are nowhere greater, and the constants left."""
+        positive, negative = rows.clamp(min=0.0), rows.clamp(max=0.0)
+        shift = dot(positive, self.lower_intercept) + dot(negative, self.upper_intercept)
+        rows = positive * self.lower_slope.unsqueeze(1)
+        rows.addcmul_(negative, self.upper_slope.unsqueeze(1))
+        if self.source is None:
+            return rows, shift
+        source = self.source.unsqueeze(1).expand_as(rows)
+        return rows.new_zeros(*rows.shape[:2], input_size).scatter_add_(2, source, rows), shift
+
+
+def dot(A: Tensor, x: Tensor) -> Tensor:
+    """``A x`` for (batch or 1, rows, n) and (batch, n): (batch, rows)."""
+    return x @ A[0].T if len(A) == 1 else (A @ x.unsqueeze(-1)).squeeze(-1)
+
 
 def relax(node: Node, lower: Tensor, upper: Tensor) -> Relaxation:
     """The relaxation of a nonlinear layer whose flattened, joined input lies in ``[lower, upper]``, (batch, n).

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polyopt.regions import Box
+from polyopt.regions import Region
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,6 @@ class Bounds:
     has several, joined end to end. ``output`` bounds the flattened output.
     """
 
-    region: Box
+    region: Region
     pre: tuple[Interval, ...]
     output: Interval

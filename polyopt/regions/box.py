@@ -1,26 +1,30 @@
-"""Regions: sets of inputs on which a network is bounded, verified or forced to be affine.
-
-Every region answers ``support(A)``, ``contains(x)``, ``sample(count, rng)`` and ``center``; what works with regions
-asks nothing else of them, so that boxes, zonotopes, ellipsoids and polytopes may take each other's place.
-"""
+"""Boxes ``{x : lower <= x <= upper}``, alone or in batches."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from polyopt.layers import frozen
+from polyopt.regions.region import Region, numerics
+
+MOST_CORNERS = 2**16
 
 
 @dataclass(frozen=True, eq=False)
-class Box:
+class Box(Region):
     """``{x : lower <= x <= upper}``; ``lower`` and ``upper`` have shape (n,), or (batch, n) for a batch of boxes.
+
+    ``support`` of a batch takes rows (k, n) for all boxes, or (1 or batch, k, n), and gives (batch, k).
 
     >>> box = Box([0.0, -1.0], [1.0, 1.0])
     >>> box.support(np.array([[1.0, 1.0], [-1.0, 0.0]]))
     array([2., 0.])
+    >>> box.contains([[0.5, 0.5], [1.5, 0.5]])
+    array([ True, False])
     """
 
     lower: np.ndarray
@@ -55,6 +59,11 @@ class Box:
         return self.lower.shape[-1]
 
     @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """``()``, or ``(batch,)`` for a batch of boxes."""
+        return self.lower.shape[:-1]
+
+    @property
     def center(self) -> np.ndarray:
         """The midpoint, shaped like ``lower``."""
         return 0.5 * self.lower + 0.5 * self.upper
@@ -64,32 +73,56 @@ class Box:
         """Half the widths, shaped like ``lower``."""
         return 0.5 * self.upper - 0.5 * self.lower
 
-    def support(self, A) -> np.ndarray:
-        """``max A x`` over the box for each row of ``A`` (k, n): shape (k,), or (batch, k) for a batch of boxes."""
-        A = np.asarray(A, dtype=np.float64)
-        if A.ndim != 2 or A.shape[1] != self.size:
-            raise ValueError(f"Box.support: A has shape {A.shape}, but must be (k, {self.size})")
-        return self.upper @ np.maximum(A, 0.0).T + self.lower @ np.minimum(A, 0.0).T
-
-    def contains(self, x, tol: float = 0.0) -> np.ndarray:
-        """Whether points (..., n) lie in the box, up to ``tol`` in each coordinate: shape (...).
-
-        >>> Box([0.0], [1.0]).contains([[0.5], [1.5]])
-        array([ True, False])
-        """
-        x = np.asarray(x, dtype=np.float64)
-        if x.ndim == 0 or x.shape[-1] != self.size:
-            raise ValueError(f"Box.contains: points have shape {x.shape}, but must be (..., {self.size})")
-        return ((x >= self.lower - tol) & (x <= self.upper + tol)).all(-1)
-
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Uniform points, (count, n), or (batch, count, n) for a batch of boxes."""
         lower, upper = self.lower[..., None, :], self.upper[..., None, :]
-        shares = rng.random((*self.lower.shape[:-1], count, self.size))
+        shares = rng.random((*self.batch_shape, count, self.size))
         return np.clip((1.0 - shares) * lower + shares * upper, lower, upper)
+
+    def bounding_box(self) -> Box:
+        """The box itself."""
+        return self
+
+    def vertices(self) -> np.ndarray:
+        """The corners, each once, of a single box with no more than 2^16 of them.
+
+        >>> Box([0.0, 2.0], [1.0, 2.0]).vertices()
+        array([[0., 2.],
+               [1., 2.]])
+        """
+        wide = np.count_nonzero(self.lower < self.upper)
+        if self.batch_shape or 2**wide > MOST_CORNERS:
+            found = f"a batch of {len(self.lower)} boxes" if self.batch_shape else f"a box with 2^{wide} corners"
+            raise ValueError(f"Box.vertices: this is {found}; use support(A), which needs no corners")
+        sides = [sorted({low, high}) for low, high in zip(self.lower.tolist(), self.upper.tolist(), strict=True)]
+        return np.array(list(itertools.product(*sides)))
+
+    def _support(self, A):
+        lower, upper = self.arrays(A)
+        # By the corner's own coordinates, which centre and radius would round. What is not positive is the rest of A:
+        # thus the gradient at 0 is `upper`, not the sum of both.
+        positive = numerics(A).clip(A, 0.0, None)
+        return _dot(positive, upper) + _dot(A - positive, lower)
+
+    def _contains(self, x, tol):
+        return ((x >= self.lower - tol) & (x <= self.upper + tol)).all(-1)
+
+    def _write(self, block, variables):
+        from polyopt.regions.membership import add_rows
+
+        add_rows(block, np.ones(self.size), variables, self.lower, self.upper)
 
     def __repr__(self) -> str:
         return f"Box({self.lower}, {self.upper})"
+
+
+def _dot(A, x):
+    """``A x``: (…, k) for A (…, k, n) and x (n,), (batch, k) for A (k, n) or (1 or batch, k, n) and x (batch, n)."""
+    if x.ndim == 1:
+        return A @ x
+    if A.ndim == 3 and len(A) > 1:
+        return (A @ x[..., None])[..., 0]
+    return x @ A.reshape(A.shape[-2:]).T
 
 
 def _refuse(rule: str, wrong: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> None:

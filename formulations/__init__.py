@@ -19,6 +19,7 @@ from formulations.reduced_space import ReducedSpace, affine_expressions
 from formulations.rows import Row, Rows, add_variables, set_variables
 from formulations.segments import PiecewiseLinear
 from formulations.smooth import Smooth
+from formulations.sos import SOS1
 from formulations.triangle import Triangle
 
 EXACT = (BigM(), Partition(2), Partition(3, by="range"), Extended(), CuttingPlanes(), Auto())
@@ -30,6 +31,7 @@ __all__ = [
     "EXAMPLES",
     "GDP",
     "RELAXATIONS",
+    "SOS1",
     "Auto",
     "BigM",
     "Complementarity",

@@ -27,6 +27,7 @@ _HOME = {
     "ReducedSpace": "formulations",
     "Region": "polyopt.regions",
     "Result": "polyopt.highs",
+    "SOS1": "formulations",
     "Smooth": "formulations",
     "Summary": "polyopt.embedding",
     "Triangle": "formulations",

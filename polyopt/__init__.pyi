@@ -1,4 +1,5 @@
 from formulations import GDP as GDP
+from formulations import SOS1 as SOS1
 from formulations import BigM as BigM
 from formulations import Complementarity as Complementarity
 from formulations import CuttingPlanes as CuttingPlanes

@@ -22,7 +22,7 @@ from formulations.smooth import Smooth
 from formulations.sos import SOS1
 from formulations.triangle import Triangle
 
-EXACT = (BigM(), Partition(2), Partition(3, by="range"), Extended(), CuttingPlanes(), Auto())
+EXACT = (BigM(), Partition(2), Partition(3, by="range"), Extended(), CuttingPlanes())
 RELAXATIONS = (Triangle(), Hull())
 EXAMPLES = EXACT + RELAXATIONS
 

@@ -8,6 +8,7 @@ are in ``__init__.pyi``.
 from importlib import import_module
 
 _HOME = {
+    "AffineCertificate": "polyopt.verify.affinity",
     "BigM": "formulations",
     "Bounds": "polyopt.bounds",
     "Box": "polyopt.regions",
@@ -35,6 +36,7 @@ _HOME = {
     "VPolytope": "polyopt.regions",
     "Zonotope": "polyopt.regions",
     "add_network": "polyopt.embed",
+    "affine_on": "polyopt.verify.affinity",
     "auto": "formulations",
     "crown": "polyopt.bounds.crown",
     "cut_callback": "polyopt.gurobi",

@@ -49,3 +49,5 @@ from polyopt.regions import VPolytope as VPolytope
 from polyopt.regions import Zonotope as Zonotope
 from polyopt.search.optimize import Optimum as Optimum
 from polyopt.search.optimize import optimize as optimize
+from polyopt.verify.affinity import AffineCertificate as AffineCertificate
+from polyopt.verify.affinity import affine_on as affine_on

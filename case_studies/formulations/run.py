@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,9 +75,15 @@ def measure_apart(name: str, problem: Problem, file: Path, limits: Limits) -> Me
     return Measurement(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def measure_all(asked: list[Problem], limits: Limits, small: bool) -> list[Measurement]:
-    """Every name on every problem, and polyopt's best MILP once more without a start."""
+def measure_all(
+    asked: list[Problem], limits: Limits, small: bool, known: list[Measurement], save: Callable[[list], None]
+) -> list[Measurement]:
+    """Every name on every problem, and polyopt's best MILP once more without a start; saved as they come.
+
+    What is ``known`` is not measured again.
+    """
     found, chosen = [], names(small)
+    known = {(m.problem, m.name): m for m in known}
     with tempfile.TemporaryDirectory() as folder, tqdm(total=len(asked) * (len(chosen) + 1)) as bar:
         for problem in asked:
             file = Path(folder, f"{problem.name}.npz")
@@ -85,7 +91,8 @@ def measure_all(asked: list[Problem], limits: Limits, small: bool) -> list[Measu
 
             def one(name, problem=problem, file=file):
                 bar.set_description(f"{problem.name}: {name}")
-                found.append(measure_apart(name, problem, file, limits))
+                found.append(known.get((problem.name, name)) or measure_apart(name, problem, file, limits))
+                save(found)
                 bar.update()
                 return found[-1]
 
@@ -147,6 +154,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a small network, 3 s each, no rivals; writes to small/")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for each solve (default 60)")
     parser.add_argument("--threads", type=int, default=1, help="threads for every solver (default 1)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where a run that was stopped has left results.json"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--problem", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -159,17 +169,25 @@ def main() -> None:
     from picture import draw
 
     asked = problems(options.small)
-    found = measure_all(asked, limits, options.small)
     out = HERE / "small" if options.small else HERE
     out.mkdir(exist_ok=True)
-    results = {
+    file, known = out / "results.json", []
+    setting = {
         "versions": versions(),
         "time_limit": limits.seconds,
         "threads": limits.threads,
         "starts": {problem.name: problem.value(problem.start) for problem in asked},
-        "measurements": [as_json(m) for m in found],
     }
-    (out / "results.json").write_text(json.dumps(results, indent=1))
+    if options.resume:
+        before = json.loads(file.read_text())
+        known = [Measurement(**m) for m in before.pop("measurements")]
+        if before != setting:
+            sys.exit(f"{file} was measured with {before}, which is not {setting}; run without --resume")
+
+    def save(found: list[Measurement]) -> None:
+        file.write_text(json.dumps(setting | {"measurements": [as_json(m) for m in found]}, indent=1))
+
+    found = measure_all(asked, limits, options.small, known, save)
     draw(found, out / "bounds.png")
     for problem in asked:
         print(f"\n{problem.name}: MIP start {problem.value(problem.start):.4f}\n")

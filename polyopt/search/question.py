@@ -38,8 +38,8 @@ class Question:
 
     @property
     def cutoff(self) -> float:
-        """The best value less the gap."""
-        return self.value - self.gap * max(1.0, abs(self.value))
+        """The best value less the gap, or a hair less than that, so that rounding keeps the answer within the gap."""
+        return self.value - (1.0 - 1e-6) * self.gap * max(1.0, abs(self.value))
 
     @property
     def output(self) -> str:

@@ -130,7 +130,7 @@ def stale(seed: int) -> dict[int, tuple[str, float]]:
     return found
 
 
-def draw(found: dict[tuple, dict[str, list[float]]], device: str, path: Path) -> None:
+def draw(found: dict[tuple, dict[str, list[float]]], where: str, path: Path) -> None:
     """Ratios of medians, with the middle half of the ratios within rounds as whiskers, and the paper's."""
     figure, axis = plt.subplots(figsize=(11.5, 4.6), layout="constrained")
     places, width = np.arange(len(found)), 0.19
@@ -149,7 +149,7 @@ def draw(found: dict[tuple, dict[str, list[float]]], device: str, path: Path) ->
     axis.axhline(1.0, color="black", linewidth=0.8)
     names = [f"D = {inputs}\n{depth} layers of {width}" for inputs, depth, width in found]
     axis.set_xticks(places, names)
-    axis.set(ylabel="times as long as without a constraint", title=f"Forward and backward, batch {BATCH}, {device}")
+    axis.set(ylabel="times as long as without a constraint", title=f"Forward and backward, batch {BATCH}; {where}")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     save(figure, path)
@@ -183,7 +183,8 @@ def main() -> None:
     defects = stale(options.seed)
 
     out = folder(HERE, options.small)
-    draw(found, f"{options.threads} threads" if device == "cpu" else torch.cuda.get_device_name(), out / "overhead.png")
+    where = torch.cuda.get_device_name() if device == "cuda" else f"threads: {options.threads}"
+    draw(found, where, out / "overhead.png")
     medians = [
         {"D": inputs, "depth": depth, "width": width, "rounds": len(times["none"])}
         | {"ms": {name: statistics.median(taken) for name, taken in times.items()}}
@@ -193,7 +194,8 @@ def main() -> None:
     after = [{"steps": steps, "status": status, "defect": defect} for steps, (status, defect) in defects.items()]
     write(out / "results.json", options, {"batch": BATCH, "columns": medians, "not enforced anew": after})
     print(table(found))
-    print(markdown(["steps without enforcing", "affine_on", "defect"], [[*a.values()] for a in after]))
+    rows = [[steps, status, f"{defect:.0e}"] for steps, (status, defect) in defects.items()]
+    print(markdown(["steps without enforcing", "affine_on", "defect"], rows))
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ def draw_targets(looks: dict[str, Look], tiles: int, path: Path) -> None:
 
 def draw_steps(looks: dict[int, Look], case: Case, tiles: int, path: Path) -> None:
     """Figure 3: the target, and the network with POLICE and its linear regions after some numbers of steps."""
-    figure, axes = plt.subplots(2, 1 + len(looks), figsize=(3.75 * (1 + len(looks)), 8.2), layout="constrained")
+    figure, axes = plt.subplots(2, 1 + len(looks), figsize=(3.75 * (1 + len(looks)), 8.7), layout="constrained")
     filled = surface(axes[0, 0], case.target, DOMAIN, case.region, 8 * tiles)
     axes[0, 0].set_title("target", fontsize=11)
     axes[1, 0].set_axis_off()

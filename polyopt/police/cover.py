@@ -45,14 +45,20 @@ class Cover(Constants):
 
     def split(self, images: Tensor) -> list[tuple[Part, Tensor]]:
         """Each part with the images of its directions; images beyond these are left out."""
-        images = images if len(images) == sum(self.counts) else images[: sum(self.counts)]
-        pieces = images.split(self.counts) if len(self.counts) > 1 else [images]
+        total = sum(self.counts)
+        images = images if images.shape[0] == total else images[:total]
+        pieces = images.split(self.counts) if len(self.counts) > 1 else (images,)
         return list(zip(self.parts, pieces, strict=True))
 
     def extent(self, images: Tensor, step: str) -> Extent:
         """How far the outputs of a step deviate from those of the centre: each (*shape), for images (K, *shape)."""
         ends = [part.extent(piece, step) for part, piece in self.split(images)]
         return ends[0] if len(ends) == 1 else tuple(map(sum, zip(*ends, strict=True)))
+
+    def pull(self, images: Tensor, step: str, side: Tensor, toward: Tensor, onto: Tensor) -> None:
+        """Add the gradient of the images (K, *shape) to ``onto``, as `polyopt.police.parts.Part.pull` does."""
+        for (part, piece), (_, found) in zip(self.split(images), self.split(onto), strict=True):
+            part.pull(piece, step, side, toward, found)
 
     def tighten(self, images: Tensor, step: str) -> None:
         """Solve the linear programs of this step."""

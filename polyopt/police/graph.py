@@ -46,7 +46,7 @@ class Step:
     args: tuple
     kwargs: Mapping[str, Any]
 
-    def run(self, values: Mapping[str, Any], batch, view: Callable[[Any], Any] = lambda value: value) -> Any:
+    def run(self, values: Mapping[str, Any], batch, view: Callable[[Any], Any] | None = None) -> Any:
         """The result for ``view`` of these values of the other steps, and this batch size."""
         return self.target(*fill(self.args, values, batch, view), **fill(self.kwargs, values, batch, view))
 
@@ -121,15 +121,19 @@ def names(argument) -> list[str]:
     return found
 
 
-def fill(argument, values: Mapping[str, Any], batch, view: Callable[[Any], Any] = lambda value: value):
+def fill(argument, values: Mapping[str, Any], batch, view: Callable[[Any], Any] | None = None):
     """An argument with ``view(value)`` in place of each `Value`, and this batch size in place of the recorded one."""
-
-    def leaf(part):
-        if isinstance(part, Value):
-            return view(values[part.name])
-        return batch if isinstance(part, int) and part == BATCH else part
-
-    return mapped(argument, leaf)
+    kind = type(argument)  # called for each argument of each step in each pass: types are compared, not asked
+    if kind is Value:
+        value = values[argument.name]
+        return value if view is None else view(value)
+    if kind is tuple:
+        return tuple([fill(part, values, batch, view) for part in argument])
+    if kind is list:
+        return [fill(part, values, batch, view) for part in argument]
+    if kind is dict:
+        return {key: fill(part, values, batch, view) for key, part in argument.items()}
+    return batch if kind is int and argument == BATCH else argument
 
 
 def tensors(graph: Graph, module: torch.nn.Module, like: torch.Tensor) -> dict[str, Any]:

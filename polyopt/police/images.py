@@ -32,56 +32,61 @@ LINEAR = {*MOVES, *LINEAR_MAPS, *"getitem avg_pool2d adaptive_avg_pool2d mul div
 
 
 class Image(NamedTuple):
-    """The images of the centre (1, *shape) and of the directions (K, *shape), and the size (1, *shape).
+    """The images of the centre and, behind it, of the directions, (1 + K, *shape), and the size (1, *shape).
 
-    The region itself has no rows: its directions are not written down where a linear layer comes first.
+    The region itself is its centre alone: its directions are not written down where a linear layer comes first.
     """
 
-    center: Tensor
-    rows: Tensor | None
+    stack: Tensor
     size: Tensor
+
+    @property
+    def center(self) -> Tensor:
+        """The centre's image, (1, *shape)."""
+        return self.stack[:1]
+
+    @property
+    def rows(self) -> Tensor:
+        """The directions' images, (K, *shape)."""
+        return self.stack[1:]
 
 
 def affine(step: Step, values: Mapping[str, Any], parts: Sequence[Part]) -> Image | tuple:
     """The image that an affine step yields, or several, for values that are images or constant tensors."""
+    size = _size(step, values)
     if step.op in BIASED and isinstance(fill(step.args[0], values, 1), Image):
-        return _biased(step, values, parts)
-    center = step.run(values, 1, _view(lambda image: image.center))
-    return _each(Image, center, _rows(step, values, parts, center), _size(step, values))
+        return Image(_biased(step, values, parts), size)
+    if step.op in RESHAPES:
+        bare = step.run(values, 1, _view(lambda image: image.center))
+        source = values[step.args[0].name]
+        if bare.ndim == 2 and isinstance(source, Image) and source.stack.shape[0] == 1:
+            return Image(bare, size)
+    count = 1 + sum(part.count for part in parts)
+    found = step.run(values, count, _view(lambda image: written(image, parts).stack))
+    if not (step.op in LINEAR and any(isinstance(values[name], Image | tuple) for name in names(step.args))):
+        zero = step.run(values, 1, _view(lambda image: torch.zeros_like(image.center)))
+        found = _each(lambda stack, zero: torch.cat([stack[:1], stack[1:] - zero]), found, zero)
+    return _each(Image, found, size)
 
 
 def written(value: Image, parts: Sequence[Part]) -> Image:
     """The image with its rows, which the region itself lacks; other values stay what they are."""
-    if not isinstance(value, Image) or value.rows is not None:
+    if not isinstance(value, Image) or value.stack.shape[0] > 1:
         return value
     rows = torch.cat([part.rows() for part in parts])
-    return value._replace(rows=rows.view(-1, *value.center.shape[1:]))
+    return value._replace(stack=torch.cat([value.stack, rows.view(-1, *value.stack.shape[1:])]))
 
 
-def _biased(step: Step, values, parts: Sequence[Part]) -> Image:
-    """Centre and directions pass together; the bias joins the centre."""
+def _biased(step: Step, values, parts: Sequence[Part]) -> Tensor:
+    """All pass together; the bias joins the centre."""
     source, weight, bias, *rest = (*fill(step.args, values, 1), None)[: max(3, len(step.args))]
-    with torch.no_grad():
-        size = step.target(source.size, abs(weight), None if bias is None else abs(bias), *rest)
-    if source.rows is None and step.op == "linear" and source.center.ndim == 2:
-        center = step.target(source.center, weight, bias)
-        return Image(center, torch.cat([part.through(weight) for part in parts]), size)
-    moved = step.target(torch.cat([source.center, written(source, parts).rows]), weight, None, *rest)
-    center = moved[:1]
-    if bias is not None:
-        center = center + (bias if step.op == "linear" else bias.view(-1, *(1,) * (center.ndim - 2)))
-    return Image(center, moved[1:], size)
-
-
-def _rows(step: Step, values, parts: Sequence[Part], center):
-    source = values[step.args[0].name] if step.op in RESHAPES else None
-    if isinstance(source, Image) and source.rows is None and center.ndim == 2:
-        return None
-    count = sum(part.count for part in parts)
-    found = step.run(values, count, _view(lambda image: written(image, parts).rows))
-    if step.op in LINEAR and any(isinstance(values[name], Image | tuple) for name in names(step.args)):
-        return found
-    return _each(torch.sub, found, step.run(values, 1, _view(lambda image: torch.zeros_like(image.center))))
+    if source.stack.shape[0] == 1 and step.op == "linear" and source.stack.ndim == 2:
+        return torch.cat([step.target(source.stack, weight, bias), *(part.through(weight) for part in parts)])
+    moved = step.target(written(source, parts).stack, weight, None, *rest)
+    if bias is None:
+        return moved
+    bias = bias if step.op == "linear" else bias.view(-1, *(1,) * (moved.ndim - 2))
+    return torch.cat([moved[:1] + bias, moved[1:]])
 
 
 @torch.no_grad()

@@ -54,24 +54,24 @@ class Groups(Constants):
             )
         self.keep(groups=step.groups, own=own)
 
-    def forward(self, operands: list, cover: Cover, sign: str, margin: float) -> tuple:
+    def forward(self, operands: list, bias: None, cover: Cover, sign: str, margin: float) -> tuple:
         """The maximum's image after the shift, and the operands' shifts, each (1, *shape)."""
-        count = max(len(operand.rows) for operand in operands if isinstance(operand, Image))
+        count = max(len(operand.stack) for operand in operands if isinstance(operand, Image))
         images = [self._image(*pair, count) for pair in zip(operands, self.shapes, strict=False)]
-        # for each group and member: (1, m, k), (K, m, k), (1, m, k)
-        center, rows, size = (torch.cat(parts, 1)[:, self.groups] for parts in zip(*images, strict=True))
-        center, rows = self.sign * center, self.sign * rows
-        members = Image(center, rows, size)
+        # for each group and member: (1 + K, m, k), (1, m, k)
+        stack, size = (torch.cat(parts, 1)[:, self.groups] for parts in zip(*images, strict=True))
+        members = Image(self.sign * stack, size)
         with torch.no_grad():
-            places = torch.arange(self.groups.shape[1], device=center.device)
+            places = torch.arange(self.groups.shape[1], device=stack.device)
             needs = [self._need(members, place.expand(1, len(self.groups), 1), cover, margin) for place in places]
             cost = self._cost(torch.cat(needs, -1), members, cover, sign)
             winner = cost.masked_fill(~self.own, torch.inf).argmin(-1, keepdim=True)
         need = self._need(members, winner, cover, margin)
-        center, rows = center.gather(-1, winner) + need, rows.gather(-1, winner.expand(len(rows), -1, -1))
+        stack = members.stack.gather(-1, winner.expand(len(stack), -1, -1))
+        stack = torch.cat([stack[:1] + need, stack[1:]])
         with torch.no_grad():
-            size = torch.maximum(*(abs(center + end) for end in cover.extent(rows, self.step)))
-        image = Image(*(part.view(-1, *self.shape) for part in (self.sign * center, self.sign * rows, size)))
+            size = torch.maximum(*(abs(stack[:1] + end) for end in cover.extent(stack[1:], self.step)))
+        image = Image(*(part.view(-1, *self.shape) for part in (self.sign * stack, size)))
         shifts = self._shifts(winner, self.sign * need)
         return ((image, None) if self.several else image), shifts
 
@@ -79,12 +79,12 @@ class Groups(Constants):
         """The operand, which may be a constant, with flat images."""
         if isinstance(operand, Tensor):
             center = operand.expand(1, *shape)
-            operand = Image(center, center.new_zeros(count, *shape), abs(center))
+            operand = Image(torch.cat([center, center.new_zeros(count - 1, *shape)]), abs(center))
         return Image(*(part.flatten(1) for part in operand))
 
     def _need(self, members: Image, winner: Tensor, cover: Cover, margin: float) -> Tensor:
         """By how much the winners (1, m, 1) of the groups must be raised: (1, m, 1)."""
-        center, rows, size = members
+        center, rows, size = members.center, members.rows, members.size
         _, high = cover.extent(rows - rows.gather(-1, winner.expand(len(rows), -1, -1)), self.step)
         gap = center - center.gather(-1, winner) + high + margin * (size + size.gather(-1, winner))
         # a smaller group repeats a member

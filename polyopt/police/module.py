@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from polyopt.police.constants import Constants
 from polyopt.police.cover import Cover
 from polyopt.police.fold import Shifts, fold
-from polyopt.police.graph import Affine, Constant, Graph, Maximum, Pointwise, fill, tensors
+from polyopt.police.graph import Affine, Constant, Graph, Maximum, Pointwise, Step, fill, tensors
 from polyopt.police.images import Image, affine, written
 from polyopt.police.maxima import Groups
 from polyopt.police.parts import Part
@@ -79,6 +80,9 @@ class POLICE(nn.Module):
         self.module, self.region, self.margin, self.sign = module, region, float(margin), sign
         self.graph = read(module, self.input_shape)
         self.biased = _biased(self.graph)
+        steps = {step.name: step for step in self.graph.steps}
+        self.biases = {name: (*steps[source].args, None)[2] for name, source in self.biased.items()}
+        self.unbiased = {source: _unbiased(steps[source]) for source in self.biased.values()}
         self.cover = Cover(region)
         if sign == "majority" and not (self.cover.symmetric or isinstance(region, VPolytope)):
             raise ValueError(
@@ -100,16 +104,15 @@ class POLICE(nn.Module):
         if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(f"POLICE: inputs have shape {tuple(x.shape)}, but must be (batch, *{self.input_shape})")
         values = self.tensors()
-        shifts = self.shifts(values)
-        biases = {source: shifts.pop(name)[0][0] for name, source in self.biased.items()}
+        shifts, _ = self.walk(values, list(self.cover.parts), self.needed)
+        biases = {source: shifts.pop(name)[0].flatten() for name, source in self.biased.items()}
         values[self.graph.input] = x
         for step in self.graph.steps:
             if type(step) is Constant:
                 continue
             args = fill(step.args, values, len(x))
             if step.name in biases:
-                bias = args[2] if len(args) > 2 else None
-                args = (*args[:2], biases[step.name] if bias is None else bias + biases[step.name], *args[3:])
+                args = (*args[:2], biases[step.name], *args[3:])
             elif step.name in shifts:
                 moved = tuple(map(torch.add, args, shifts[step.name]))
                 args = (*moved, *args[len(moved) :])
@@ -144,29 +147,32 @@ class POLICE(nn.Module):
 
     def shifts(self, values: dict[str, Any]) -> Shifts:
         """The shifts of all activations."""
-        return self.walk(values, list(self.cover.parts), self.needed)[0]
+        shifts, _ = self.walk(values, list(self.cover.parts), self.needed)
+        moved = {name: fill(bias, values, 1) for name, bias in self.biases.items() if bias is not None}
+        return shifts | {name: ((shifts[name][0] - bias)[None],) for name, bias in moved.items()}
 
     def walk(
         self, values: Mapping[str, Any], parts: list[Part], count: int | None = None, tighten: bool = False
     ) -> tuple[Shifts, dict[str, Any]]:
-        """The shifts and the region's images, of the first ``count`` steps.
+        """The shifts of the first ``count`` steps, or the shifted biases that `biases` holds, and the region's images.
 
         The images have the directions of all ``parts``: those of the region, and others behind them.
         """
-        cover, values, shifts = self.cover, dict(values), {}
+        cover, enforced, values, shifts = self.cover, self.enforced, dict(values), {}
         center, reach = (x.view(1, *self.input_shape) for x in (cover.center, cover.reach))
-        values[self.graph.input] = Image(center, None, reach)
+        values[self.graph.input] = Image(center, reach)
         # fewer digits would undo the margin
         with torch.autocast(cover.center.device.type, enabled=False):
             for step in self.graph.steps[:count]:
                 if type(step) is Affine:
-                    values[step.name] = affine(step, values, parts)
+                    values[step.name] = affine(self.unbiased.get(step.name, step), values, parts)
                 elif type(step) is not Constant:
                     operands = [written(value, parts) for value in fill(step.args, values, 1)]
                     if tighten and type(step) is Pointwise:
                         cover.tighten(operands[0].rows, step.name)
-                    enforce = self.enforced[step.name]
-                    values[step.name], shifts[step.name] = enforce(operands, cover, self.sign, self.margin)
+                    bias = fill(self.biases.get(step.name), values, 1)
+                    found = enforced[step.name](operands, bias, cover, self.sign, self.margin)
+                    values[step.name], shifts[step.name] = found
         return shifts, values
 
 
@@ -175,6 +181,10 @@ def _biased(graph: Graph) -> dict[str, str]:
     steps, uses = {step.name: step for step in graph.steps}, graph.uses()
     sources = {s.name: steps.get(s.args[0].name) for s in graph.steps if type(s) is Pointwise and len(s.shape) == 1}
     return {name: step.name for name, step in sources.items() if step and step.op in BIASED and uses[step.name] == 1}
+
+
+def _unbiased(step: Step) -> Step:
+    return replace(step, args=(*step.args[:2], None, *step.args[3:]))
 
 
 def _check(module, region, margin, sign, input_shape) -> tuple[int, ...]:

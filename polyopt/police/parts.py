@@ -20,6 +20,7 @@ from polyopt.police.constants import Constants
 
 Extent = tuple[Tensor, Tensor]  # how far each output deviates from that of the centre: the least and the greatest
 
+TINY = 1e-30  # a shorter vector has no direction
 MANY = 4  # times as many vertices as coordinates are many
 
 
@@ -47,6 +48,16 @@ class Part(Constants):
         """The deviations of the outputs of a step, each of shape (*shape), from the directions' images (K, *shape)."""
         raise NotImplementedError
 
+    def pull(self, images: Tensor, step: str, side: Tensor, toward: Tensor, onto: Tensor) -> None:
+        """Add to ``onto`` the gradient of the images for that of the ends, each (*shape).
+
+        The greatest deviation's is ``toward`` where ``side`` is -1, the least one's is ``-toward`` where it is 1.
+        """
+        with torch.enable_grad():
+            images = images.detach().requires_grad_()
+            ends = self.extent(images, step)
+        onto += torch.autograd.grad(ends, images, [-toward * (side > 0), toward * (side < 0)])[0]
+
 
 class Ball(Part):
     """``{sum_k e_k g_k : |e| <= 1}``; ``order`` 1 is for the maximum norm of e, 2 for the Euclidean: the dual norms.
@@ -65,6 +76,11 @@ class Ball(Part):
         # the first is several times faster, the second has a derivative at zero
         high = abs(images).sum(0) if self.order == 1 else torch.linalg.vector_norm(images, 2, dim=0)
         return -high, high
+
+    def pull(self, images, step, side, toward, onto):
+        """The images' unit vectors, or their signs."""
+        unit = images.sign() if self.order == 1 else torch.nn.functional.normalize(images, dim=0, eps=TINY)
+        onto.addcmul_(unit, toward)
 
 
 class Axes(Part):
@@ -97,6 +113,10 @@ class Axes(Part):
         high = abs(images).sum(0)
         return -high, high
 
+    def pull(self, images, step, side, toward, onto):
+        """Signs."""
+        onto.addcmul_(images.sign(), toward)
+
 
 class Points(Part):
     """The convex hull of points (P, len(places)).
@@ -128,3 +148,13 @@ class Points(Part):
         found = self.points(images)
         low, high = torch.aminmax(found, dim=0)
         return low, high
+
+    def pull(self, images, step, side, toward, onto):
+        """The gradients go to the points at the ends."""
+        found = self.points(images)
+        end = torch.where(side > 0, found.argmin(0), found.argmax(0))
+        gradient = -side * toward
+        if self.mixed:
+            onto.addcmul_(self.mix[end].movedim(-1, 0), gradient)
+        else:
+            onto.scatter_add_(0, end[None], gradient[None])

@@ -2,9 +2,9 @@
 
 Where they range over ``[low, high]``, the piece between the breakpoints t and t' holds them after the shift
 
-    c = relu(t + mu - low) - relu(high + mu - t'),        mu = margin * (size + |breakpoints|),
+    c = the number nearest to 0 in [t + mu - low, t' - mu - high],        mu = margin * (size + |breakpoints|),
 
-if it is wide enough, ``high - low + 2 mu <= t' - t``; the outer pieces always are. For ReLU these are the paper's
+if it is wide enough for that interval not to be empty; the outer pieces always are. For ReLU these are the paper's
 shifts, ``relu(mu - low)`` where its s is 1 and ``-relu(high + mu)`` where it is -1: the sign is the piece. The rule
 chooses one of the pieces that are wide enough:
 
@@ -28,6 +28,7 @@ from torch import Tensor
 from polyopt.police.constants import Constants
 from polyopt.police.cover import Cover
 from polyopt.police.graph import Pointwise
+from polyopt.police.held import Held
 from polyopt.police.images import Image
 
 
@@ -52,6 +53,7 @@ class Pieces(Constants):
             "slopes": slopes,
             "intercepts": intercepts,
             "reach": abs(breakpoints).max(0, keepdims=True, initial=0.0),
+            "zero": np.zeros((1, 1)),
         }
         for name, table in tables.items():
             same = (table == table[:, :1]).all()
@@ -59,47 +61,40 @@ class Pieces(Constants):
             table = (table[:, :1] if same else table)[::-1].copy()
             self.keep(**{name: table.reshape(-1, *shape)})
 
-    def forward(self, operands: list, cover: Cover, sign: str, margin: float) -> tuple[Image, tuple[Tensor]]:
-        """The activation's image after the shift, and the shift (1, *shape)."""
-        (center, rows, size), *rest = operands
-        low, high = cover.extent(rows, self.step)
-        low, high = center + low, center + high
-        with torch.no_grad():
-            mu = margin * (size + self.reach if self.reaches else size)
-            lacks, exceeds = self.lower - (low - mu), (high + mu) - self.upper
-            shifts = lacks.relu() - exceeds.relu()
-            cost = self._cost(shifts, center, rows, cover, sign)
-            if len(shifts) > 2:  # the outer pieces are always wide enough
-                cost = cost.masked_fill(lacks + exceeds > 0, torch.inf)
-            piece = cost.min(0, keepdim=True).indices
-            shift = shifts.gather(0, piece)
-        # the end of the range that the shift moves to a breakpoint gives it its derivative, -1
-        end = torch.where(shift > 0, low, high)
-        shift = torch.where(shift == 0, shift, (end.detach() + shift) - end)
-        slope = self._chosen(self._trained(rest[0]) if self.trained else self.slopes, piece)
-        center = slope * (center + shift)
-        with torch.no_grad():
-            size = abs(slope * torch.maximum(high + shift, -(low + shift)))
-        if self.offset:
-            intercept = self._chosen(self.intercepts, piece)
-            center, size = center + intercept, size + abs(intercept)
-        return Image(center, slope * rows, size), (shift,)
+    def forward(self, operands: list, bias: Tensor | None, cover: Cover, sign: str, margin: float):
+        """The activation's image after the shift, and the shift (1, *shape); or the shifted bias, if one is given.
 
-    def _chosen(self, table: Tensor, piece: Tensor) -> Tensor:
-        return table.expand(-1, *piece.shape[1:]).gather(0, piece)
+        That is the bias of the layer before, whose image lacks it.
+        """
+        (stack, size), *rest = operands
+        slopes = self._trained(rest[0]) if self.trained else self.slopes
+        stack, shift, size = Held.apply(stack, size, bias, slopes, self, cover, sign, margin)
+        return Image(stack, size), (shift[None] if bias is None else shift,)
+
+    def choice(self, low: Tensor, high: Tensor, center, rows, cover: Cover, sign: str) -> tuple[Tensor, Tensor]:
+        """The pieces' indices and the shifts, for ranges with their margin and for the images: each (*shape)."""
+        least, most = self.lower - low, self.upper - high
+        shifts = torch.clamp(self.zero, least, most)
+        cost = abs(shifts) if sign == "min-shift" else self._cost(center, rows, cover, sign)
+        if len(shifts) > 2:  # the outer pieces are always wide enough
+            cost = cost.masked_fill(least > most, torch.inf)
+        piece = cost.min(0).indices
+        return piece, self.chosen(shifts, piece)
+
+    def chosen(self, table: Tensor, piece: Tensor) -> Tensor:
+        """The entries of these pieces, (*shape)."""
+        return table.expand(-1, *piece.shape).gather(0, piece[None])[0]
 
     def _trained(self, slope: Tensor) -> Tensor:
         """A PReLU's slopes as they are now: 1 above, and one below for all units or one for each channel."""
         below = slope.view(-1, *(1,) * (self.ndim - 1))
         return torch.stack([torch.ones_like(below), below])
 
-    def _cost(self, shifts, center, rows, cover: Cover, sign: str) -> Tensor:
-        """What the rule makes as small as possible: (pieces, *shape)."""
-        if sign == "min-shift":
-            return abs(shifts)
+    def _cost(self, center: Tensor, rows: Tensor, cover: Cover, sign: str) -> Tensor:
+        """What the rules "center" and "majority" make as small as possible: (pieces, *shape)."""
         if sign == "center" or cover.symmetric:
             return (self.lower - center).relu() + (center - self.upper).relu()
         points = (center + cover.points(rows)).unsqueeze(1)
         # counted in whole numbers: half of the vertices is half of them
         votes = ((points > self.lower) & (points <= self.upper)).sum(0)
-        return -votes.to(shifts.dtype)
+        return -votes.to(points.dtype)

@@ -54,9 +54,9 @@ def jacobian(model: POLICE) -> AffineMap:
     """
     parts = [*model.cover.parts, model.cover.units]
     _, images = model.walk(model.tensors(), parts)
-    center, rows, _ = written(images[model.graph.output], parts)
-    slope = rows[-model.region.size :].flatten(1).T
-    return AffineMap(slope, center.flatten() - slope @ model.cover.center)
+    stack = written(images[model.graph.output], parts).stack.flatten(1)
+    slope = stack[-model.region.size :].T
+    return AffineMap(slope, stack[0] - slope @ model.cover.center)
 
 
 @torch.no_grad()
@@ -104,8 +104,9 @@ def set_affine(model: POLICE, A, b) -> None:
 
 def _points(image: Image, parts: list[Part]) -> Tensor:
     """The images of the centre with a 1, and of the directions with a 0, in float64: (1 + K, size + 1)."""
-    center, rows, _ = written(image, parts)
-    return torch.cat([pad(center.flatten(1), (0, 1), value=1.0), pad(rows.flatten(1), (0, 1))]).double()
+    stack = pad(written(image, parts).stack.flatten(1), (0, 1))
+    stack[0, -1] = 1.0
+    return stack.double()
 
 
 def _last_layer(model: POLICE) -> tuple[str, Tensor, Tensor | None]:

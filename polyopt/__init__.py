@@ -54,7 +54,7 @@ _HOME = {
     "to_torch": "polyopt.convert.to_torch",
 }
 
-_PACKAGES = ("police",)  # public as they are
+_PACKAGES = ("police", "qp")  # public as they are
 
 __all__ = [*_HOME, *_PACKAGES]
 

@@ -12,6 +12,7 @@ from formulations import Smooth as Smooth
 from formulations import Triangle as Triangle
 from formulations import auto as auto
 from polyopt import police as police
+from polyopt import qp as qp
 from polyopt.bounds import Bounds as Bounds
 from polyopt.bounds import Interval as Interval
 from polyopt.bounds import interval as interval

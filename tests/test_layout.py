@@ -23,7 +23,7 @@ ROOMS = [
     ["embedding", "lp_bounds", "expressions", "search"],
     ["program"],
     ["inputs", "affine", "decided", "bounds", "convert", "maxima"],
-    ["regions", "network"],
+    ["regions", "network", "qp"],
     ["compose", "activations"],
     ["layers"],
     ["windows"],

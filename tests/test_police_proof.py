@@ -1,4 +1,4 @@
-"""The proof of `polyopt.affine_on`, which knows nothing of POLICE, holds for what POLICE makes and fails where it fails."""
+"""`polyopt.affine_on` knows nothing of POLICE: it proves what POLICE makes, and finds what breaks it."""
 
 import numpy as np
 import pytest

@@ -15,23 +15,19 @@ operation by operation, a small layer takes longer over its region than over its
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
+from torch import nn
 from torch.autograd.function import once_differentiable
 
 from polyopt.police.cover import Cover
-
-if TYPE_CHECKING:
-    from polyopt.police.pieces import Pieces
 
 
 class Held(torch.autograd.Function):
     """``(m', R')`` of shape (1 + K, *shape), b + c and the sizes of the outputs, (*shape), for ``(m, R)``."""
 
     @staticmethod
-    def forward(ctx, stack, size, bias, slopes, pieces: Pieces, cover: Cover, sign: str, margin: float):
-        """The image after the activation, the shifted bias, and the outputs' sizes."""
+    def forward(ctx, stack, size, bias, slopes, pieces: nn.Module, cover: Cover, sign: str, margin: float):
+        """The image, the shifted bias and the sizes after the activation with these `polyopt.police.pieces.Pieces`."""
         center, rows, size = stack[0], stack[1:], size[0]
         if bias is not None:
             center, size = center + bias, size + abs(bias)

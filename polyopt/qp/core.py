@@ -1,0 +1,161 @@
+"""Solve a batch whose problems are thought to have solutions, by the form that suits its shape.
+
+- Few rows, Q positive definite: in the multipliers (`polyopt.qp.condense`). Block principal pivoting first, for most
+  problems end there; the interior point for the others.
+- Many rows, or Q only semidefinite: scaled, in z. The interior point for all, then pivoting among the rows that it
+  finds active or nearly so.
+
+Either way the active set that is found gives the solution to machine precision (`polyopt.qp.polish`). Where it does
+not, the interior point's own answer stands if it is good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from polyopt.qp.active import ActiveSystem
+from polyopt.qp.condense import Condensed, Hessian, condense, factor_hessian
+from polyopt.qp.interior import interior
+from polyopt.qp.linalg import cholesky_solve, largest, transposed_times
+from polyopt.qp.newton import Dual, Primal, multipliers
+from polyopt.qp.pivoting import pivot
+from polyopt.qp.polish import ORIGIN, Polished, polish
+from polyopt.qp.problem import Problem
+from polyopt.qp.scaling import Scaling, equilibrate, unscaled
+
+# a product costs a fourth of a Cholesky factorisation, flop by flop, so that the dual form pays up to this many rows
+DUAL_SHAPE = 1.5
+PRECISION = {torch.float64: 1e-7, torch.float32: 1e-3}  # relative, of a solution that could not be polished
+METHODS = ("auto", "interior")  # the second does without pivoting first
+FLOOR = 1e-3  # of the size of the objective of a scaled problem
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """The system of the active sets, from which derivatives come: see `polyopt.qp.layer`."""
+
+    problem: Problem  # scaled, with the rows that may be active
+    condensed: Condensed
+    system: ActiveSystem
+    rows: Tensor | None  # (B, r): which inequalities these are; None for all
+    scaling: Scaling
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Points of a batch, which of them are solutions, and how they were found."""
+
+    z: Tensor  # (B, n)
+    lam: Tensor  # (B, m)
+    nu: Tensor  # (B, k)
+    solved: Tensor  # (B,)
+    iterations: Tensor  # (B,)
+    adjoint: Adjoint
+
+
+def check_method(method: str) -> None:
+    """ValueError for a method that there is not."""
+    if method not in METHODS:
+        raise ValueError(f"qp: method is {method!r}, but must be one of {', '.join(map(repr, METHODS))}")
+
+
+def answer(problem: Problem, limit: int, method: str = "auto") -> Answer:
+    """Solve the problems with at most ``limit`` interior-point iterations each, by one of `METHODS`."""
+    hessian = factor_hessian(problem.Q)
+    rows, n = problem.equalities + problem.inequalities, problem.p.shape[1]
+    # a method for small strictly convex problems has its place here, and gives `polish` its active sets
+    few = rows <= DUAL_SHAPE * n and not (hessian.delta > 0).any()
+    if few or not problem.inequalities:
+        return dual(problem, hessian, limit, method)
+    return primal(problem, limit)
+
+
+def dual(problem: Problem, hessian: Hessian, limit: int, method: str) -> Answer:
+    """Solve in the multipliers."""
+    k, condensed = problem.equalities, condense(problem, hessian)
+    tried = torch.full((problem.batch,), not problem.inequalities, device=problem.p.device)
+    active, solved, iterations = condensed.q < 0, torch.zeros_like(tried), torch.zeros_like(tried, dtype=torch.int64)
+    if method == "auto" or not problem.inequalities:
+        active, solved, iterations = pivot(condensed, active, k)
+    y = torch.zeros_like(condensed.q)
+    while True:
+        rest = (~solved & ~tried).nonzero()[:, 0]
+        if len(rest):
+            part = condensed.take(rest)
+            guess, y[rest], count = _interior_dual(part, k, limit)
+            active[rest], _, rounds = pivot(part, guess, k)
+            iterations[rest] += count + rounds
+            tried[rest] = True
+        polished = polish(problem, condensed, active, 0)
+        solved = polished.accepted
+        if (solved | tried).all():
+            break
+    z = condensed.z0 - cholesky_solve(condensed.L, problem.pull(y))
+    z, y, solved = choose(problem, condensed, polished, z, y, 0)
+    adjoint = Adjoint(problem, condensed, polished.system, None, unscaled(problem))
+    return Answer(z, y[:, k:], y[:, :k], solved, iterations, adjoint)
+
+
+def _interior_dual(condensed: Condensed, k: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A guess of the active rows, the multipliers, and the iterations taken."""
+    newton, unit = Dual.of(condensed, k)
+    end = interior(newton, limit)
+    s, lam = end.values
+    guess = torch.cat([lam.new_ones(len(lam), k, dtype=torch.bool), lam > s], -1)
+    return guess, multipliers(condensed, lam * unit), end.iterations
+
+
+def primal(problem: Problem, limit: int) -> Answer:
+    """Solve in z."""
+    batch, k, m = problem.batch, problem.equalities, problem.inequalities
+    scaled, scaling = equilibrate(problem)
+    end = interior(Primal(scaled, batch), limit)
+    s, lam, z, nu = end.values
+    guess, rows = lam > s, None
+    count = int(guess.sum(-1).max()) + problem.p.shape[1] // 4
+    if count < m:
+        rows = (lam / s).topk(count).indices
+        guess = guess.gather(1, rows)
+    part = scaled if rows is None else scaled.rows(rows)
+    condensed = condense(part, factor_hessian(scaled.Q))
+    active, _, rounds = pivot(condensed, torch.cat([guess.new_ones(batch, k), guess], -1), k)
+    polished = polish(part, condensed, active, FLOOR)
+    polished = replace(polished, y=spread(polished.y, rows, k, m))
+    z, y, solved = choose(scaled, condensed, polished, z, torch.cat([nu, lam], -1), FLOOR)
+    adjoint = Adjoint(part, condensed, polished.system, rows, scaling)
+    lam, nu = y[:, k:] * scaling.E / scaling.c, y[:, :k] * scaling.F / scaling.c
+    return Answer(z * scaling.D, lam, nu, solved, end.iterations + rounds, adjoint)
+
+
+def spread(y: Tensor, rows: Tensor | None, k: int, m: int) -> Tensor:
+    """Multipliers of the equalities and of some inequalities as multipliers of all, (B, k + m)."""
+    return y if rows is None else torch.cat([y[:, :k], y.new_zeros(len(y), m).scatter(1, rows, y[:, k:])], -1)
+
+
+def choose(
+    problem: Problem, condensed: Condensed, polished: Polished, z: Tensor, y: Tensor, floor: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The polished point where it is accepted, else z, y; and which of them are solutions."""
+    origin = ORIGIN * largest(condensed.q)
+    # rows that were left out of the polish may be violated
+    precise = relative_error(problem, polished.z, polished.y, origin, floor) <= PRECISION[z.dtype]
+    taken = (polished.accepted & precise)[:, None]
+    z, y = torch.where(taken, polished.z, z), torch.where(taken, polished.y, y)
+    return z, y, relative_error(problem, z, y, origin, floor) <= PRECISION[z.dtype]
+
+
+def relative_error(problem: Problem, z: Tensor, y: Tensor, origin: Tensor, floor: float) -> Tensor:
+    """The largest violation of (4), each of its kinds relative to the terms that it adds up: (B,)."""
+    k, tiny = problem.equalities, torch.finfo(z.dtype).tiny
+    Qz, pull, Cz = transposed_times(problem.Q, z), problem.pull(y), problem.apply(z)
+    gap, lam = problem.d - Cz, y[:, k:]
+    off = largest(Qz + problem.p + pull) / (floor + largest(Qz) + largest(problem.p) + largest(pull)).clamp(min=tiny)
+    unit = (largest(problem.d) + largest(Cz) + origin).clamp(min=tiny)
+    rows = largest(torch.cat([gap[:, :k], gap[:, k:].clamp(max=0)], -1)) / unit
+    lams = largest(lam).clamp(min=tiny)
+    sign = largest(lam.clamp(max=0)) / lams
+    product = largest(lam * gap[:, k:].clamp(min=0)) / lams / unit
+    return torch.cat([off, rows, sign, product], -1).amax(-1)

@@ -107,6 +107,15 @@ def test_an_input_alone_is_start_enough():
     assert po.solve(m, warm_start=True).status == "optimal"
 
 
+@pytest.fixture
+def ctrl_c():
+    """What Python does with it by default; processes that run tests in parallel ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_returns_the_best_point_found():
     m = hard_model()
     po.set_point(m.net, np.zeros(8))

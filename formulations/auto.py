@@ -1,9 +1,9 @@
 """The formulation that measurements favour for each layer, by its undecided units and their fan-in.
 
-The measurements are those of case_studies/formulations, with HiGHS and CROWN's bounds. Of a unit with one input big-M is
-the convex hull already. With more inputs cutting planes bring the extended formulation's bound, or nearly, with some
-rows and no variables; there they won on two networks of up to 64 units a layer and drew on the third. Where the units
-are many the rounds of cuts take the time that branching needs, and the small rows of big-M are what is left.
+The measurements are those of case_studies/formulations, with HiGHS and CROWN's bounds. Of a unit with one input big-M
+is the convex hull already. With more inputs cutting planes bring the extended formulation's bound, or nearly, with some
+rows and no variables; they won on two networks of up to 64 units a layer and drew on the third. Where the units are
+many the rounds of cuts take the time that branching needs, and the small rows of big-M are what is left.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from scipy.optimize import linprog
 
 import polyopt as po
 from polyopt.qp import Status, solve
+from polyopt.qp.core import METHODS
 
 D = torch.float64
 SHAPES = [
@@ -131,11 +132,18 @@ def test_random_problems_against_highs(shape):
 
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[1]], ids=str)
-def test_the_interior_point_alone(shape):
+def test_each_method(shape):
     problem = feasible(14, 6, *shape)
-    solution = solve(*problem, method="interior")
-    assert_optimal(solution, problem)
-    np.testing.assert_allclose(solution.z, solve(*problem).z, atol=1e-8)
+    solutions = [solve(*problem, method=method) for method in METHODS]
+    for solution in solutions:
+        assert_optimal(solution, problem)
+        np.testing.assert_allclose(solution.z, solutions[0].z, atol=1e-8)
+
+
+def test_the_active_set_needs_a_positive_definite_matrix():
+    Q, p, *rest = feasible(1, 3, 5, 3, 0, 2)
+    with pytest.raises(ValueError, match="method 'active-set' needs a positive definite Q; use 'auto'"):
+        solve(Q, p, *rest, method="active-set")
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3])
@@ -386,7 +394,7 @@ def test_bad_input_is_refused(arguments, message):
 
 
 def test_an_unknown_method_is_refused():
-    with pytest.raises(ValueError, match="method is 'simplex', but must be one of 'auto', 'interior'"):
+    with pytest.raises(ValueError, match="method is 'simplex', but must be one of 'auto', 'active-set', 'interior'"):
         solve(Q2, P2, method="simplex")
 
 

@@ -1,7 +1,8 @@
 """Solve a batch whose problems are thought to have solutions, by the form that suits its shape.
 
-- Few rows, Q positive definite: in the multipliers (`polyopt.qp.condense`). Block principal pivoting first, for most
-  problems end there; the interior point for the others.
+- Q positive definite, and few rows, or small: in the multipliers (`polyopt.qp.condense`). Block principal pivoting
+  first, or the dual active set where rows are a handful or more than variables, for most problems end there; the
+  interior point for the others.
 - Many rows, or Q only semidefinite: scaled, in z. The interior point for all, then pivoting among the rows that it
   finds active or nearly so.
 
@@ -11,25 +12,28 @@ not, the interior point's own answer stands if it is good.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from polyopt.qp.active import ActiveSystem
+from polyopt.qp.active_set import goldfarb_idnani
 from polyopt.qp.condense import Condensed, Hessian, condense, factor_hessian
 from polyopt.qp.interior import interior
 from polyopt.qp.linalg import cholesky_solve, largest, transposed_times
 from polyopt.qp.newton import Dual, Primal, multipliers
 from polyopt.qp.pivoting import pivot
 from polyopt.qp.polish import ORIGIN, Polished, polish
-from polyopt.qp.problem import Problem
+from polyopt.qp.problem import Problem, Status
 from polyopt.qp.scaling import Scaling, equilibrate, unscaled
 
 # a product costs a fourth of a Cholesky factorisation, flop by flop, so that the dual form pays up to this many rows
 DUAL_SHAPE = 1.5
 PRECISION = {torch.float64: 1e-7, torch.float32: 1e-3}  # relative, of a solution that could not be polished
-METHODS = ("auto", "interior")  # the second does without pivoting first
+TINY, SMALL = 16, 128  # rows, up to which the dual active set is faster than pivoting, and than the primal form
+METHODS = ("auto", "active-set", "interior")  # the last without another method before it
 FLOOR = 1e-3  # of the size of the objective of a scaled problem
 
 
@@ -66,20 +70,42 @@ def answer(problem: Problem, limit: int, method: str = "auto") -> Answer:
     """Solve the problems with at most ``limit`` interior-point iterations each, by one of `METHODS`."""
     hessian = factor_hessian(problem.Q)
     rows, n = problem.equalities + problem.inequalities, problem.p.shape[1]
-    # a method for small strictly convex problems has its place here, and gives `polish` its active sets
-    few = rows <= DUAL_SHAPE * n and not (hessian.delta > 0).any()
+    strict = not (hessian.delta > 0).any()
+    if method == "active-set" and not strict:
+        raise ValueError("qp: method 'active-set' needs a positive definite Q; use 'auto'")
+    few = strict and rows <= DUAL_SHAPE * n
+    small = strict and (rows <= TINY or (not few and rows <= SMALL))
+    if method == "active-set" or (method == "auto" and small and problem.inequalities):
+        return dual(problem, hessian, limit, _active_set)
     if few or not problem.inequalities:
-        return dual(problem, hessian, limit, method)
+        return dual(problem, hessian, limit, _untried if method == "interior" and problem.inequalities else _pivot)
     return primal(problem, limit)
 
 
-def dual(problem: Problem, hessian: Hessian, limit: int, method: str) -> Answer:
-    """Solve in the multipliers."""
+def _active_set(problem: Problem, condensed: Condensed) -> tuple[Tensor, Tensor, Tensor]:
+    """The active sets that the dual active-set method finds, for which problems, in how many iterations."""
+    limit = 10 + 2 * problem.inequalities
+    _, lam, _, status, iterations = goldfarb_idnani(**vars(problem), max_iterations=limit)
+    active = torch.cat([lam.new_ones(len(lam), problem.equalities, dtype=torch.bool), lam > 0], -1)
+    return active, status == Status.OPTIMAL, iterations
+
+
+def _pivot(problem: Problem, condensed: Condensed) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by pivoting."""
+    return pivot(condensed, condensed.q < 0, problem.equalities)
+
+
+def _untried(problem: Problem, condensed: Condensed) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, without looking for any."""
+    active = condensed.q < 0
+    return active, torch.zeros_like(active[:, 0]), torch.zeros_like(active[:, 0], dtype=torch.int64)
+
+
+def dual(problem: Problem, hessian: Hessian, limit: int, find: Callable) -> Answer:
+    """Solve in the multipliers, with ``find`` before the interior point."""
     k, condensed = problem.equalities, condense(problem, hessian)
     tried = torch.full((problem.batch,), not problem.inequalities, device=problem.p.device)
-    active, solved, iterations = condensed.q < 0, torch.zeros_like(tried), torch.zeros_like(tried, dtype=torch.int64)
-    if method == "auto" or not problem.inequalities:
-        active, solved, iterations = pivot(condensed, active, k)
+    active, solved, iterations = find(problem, condensed)
     y = torch.zeros_like(condensed.q)
     while True:
         rest = (~solved & ~tried).nonzero()[:, 0]

@@ -52,7 +52,7 @@ class QPLayer(nn.Module):
     (tensor([[0.5000, 0.5000]], dtype=torch.float64), tensor([[-0.5000,  0.5000]], dtype=torch.float64))
     """
 
-    def __init__(self, method: Literal["auto", "interior"] = "auto", max_iterations: int = 60):
+    def __init__(self, method: Literal["auto", "active-set", "interior"] = "auto", max_iterations: int = 60):
         super().__init__()
         check_method(method)
         self.method, self.max_iterations = method, max_iterations

@@ -26,9 +26,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from polyopt.qp.core import Adjoint, answer, check_method, spread
+from polyopt.qp.core import Adjoint, check_method, spread
 from polyopt.qp.linalg import transposed_times
 from polyopt.qp.problem import Problem, read
+from polyopt.qp.shares import answers, at_once, joined
 
 REFINEMENTS = 8
 
@@ -78,13 +79,14 @@ class _Argmin(torch.autograd.Function):
     @staticmethod
     def forward(ctx, options, *tensors):
         problem = Problem(*tensors).symmetric()
-        found = answer(problem, *options)
-        ctx.solved = found.solved
-        ctx.adjoint = found.adjoint if any(ctx.needs_input_grad) else None
+        found = answers(problem, *options)
+        z, lam, nu, ctx.solved = joined(found, "z", "lam", "nu", "solved")
+        if any(ctx.needs_input_grad):
+            ctx.adjoints, ctx.sizes = [one.adjoint for one in found], [len(one.z) for one in found]
         # the arguments only so that torch notices if they are changed in place before the backward pass
-        ctx.save_for_backward(found.z, found.lam, found.nu, *tensors)
+        ctx.save_for_backward(z, lam, nu, *tensors)
         ctx.shapes = [x.shape for x in tensors]
-        return torch.where(found.solved[:, None], found.z, torch.nan)
+        return torch.where(ctx.solved[:, None], z, torch.nan)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -92,8 +94,9 @@ class _Argmin(torch.autograd.Function):
         good = ctx.solved[:, None]
         z, lam, nu = (torch.where(good, x, 0) for x in ctx.saved_tensors[:3])
         with torch.autocast(z.device.type, enabled=False):
-            steps = differentials(ctx.adjoint, torch.where(good, g, 0), lam.shape[1])
-            dz, dlam, dnu = (torch.where(good, x, 0) for x in steps)
+            shares = torch.where(good, g, 0).split(ctx.sizes)
+            steps = at_once(lambda adjoint, g: differentials(adjoint, g, lam.shape[1]), ctx.adjoints, shares)
+            dz, dlam, dnu = (torch.where(good, torch.cat(x), 0) for x in zip(*steps, strict=True))
             makers = (
                 lambda shape: outer(dz / 2, z, z / 2, dz, shape),
                 lambda shape: total(dz, shape),

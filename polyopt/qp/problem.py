@@ -112,6 +112,10 @@ class Problem:
         """Some problems of the batch."""
         return Problem(*(take(x, index) for x in self.tensors))
 
+    def part(self, where: slice) -> Problem:
+        """A run of neighbours in the batch."""
+        return Problem(*(x if len(x) == 1 else x[where] for x in self.tensors))
+
     def rows(self, index: Tensor) -> Problem:
         """The same problems with some of their inequalities each: index (B, r)."""
         batch = torch.arange(len(index), device=index.device)[:, None]

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from polyopt.qp.certificates import farkas, ray
-from polyopt.qp.core import Answer, answer, check_method
+from polyopt.qp.core import Answer, check_method
 from polyopt.qp.problem import Problem, Solution, Status, read
+from polyopt.qp.shares import answers, joined
 
 
 def solve(
@@ -51,18 +52,18 @@ def solve(
     problem, batched = read(Q, p, G, h, A, b)
     with torch.no_grad(), torch.autocast(problem.p.device.type, enabled=False):
         problem = problem.symmetric()
-        solution = finish(problem, answer(problem, max_iterations, method))
+        solution = finish(problem, answers(problem, max_iterations, method))
     return solution if batched else solution.squeeze()
 
 
-def finish(problem: Problem, found: Answer) -> Solution:
-    """The solution of an answer, with proofs for the problems that were not solved."""
-    k, (z, lam, nu) = problem.equalities, (found.z.clone(), found.lam.clone(), found.nu.clone())
+def finish(problem: Problem, found: list[Answer]) -> Solution:
+    """The solution of the answers to a batch, with proofs for the problems that were not solved."""
+    k, (z, lam, nu, solved, iterations) = problem.equalities, joined(found, "z", "lam", "nu", "solved", "iterations")
     s = problem.h - problem.apply(z)[:, k:]
     s = torch.where(lam > 0, s, s.clamp(min=0))
-    status = torch.where(found.solved, Status.OPTIMAL, Status.ITERATION_LIMIT)
+    status = torch.where(solved, Status.OPTIMAL, Status.ITERATION_LIMIT)
     directions = torch.full_like(z, torch.nan)
-    left = (~found.solved).nonzero()[:, 0]
+    left = (~solved).nonzero()[:, 0]
     if len(left):
         y, holds = farkas(problem.take(left))
         where = left[holds]
@@ -78,4 +79,4 @@ def finish(problem: Problem, found: Answer) -> Solution:
     pointless = (status == Status.INFEASIBLE) | (status == Status.UNBOUNDED)
     z[pointless], s[pointless] = torch.nan, torch.nan
     residual = torch.where(pointless, torch.nan, problem.residual(z, torch.cat([nu, lam], -1)))
-    return Solution(z, lam, nu, s, status, found.iterations, residual, directions)
+    return Solution(z, lam, nu, s, status, iterations, residual, directions)

@@ -6,7 +6,7 @@ import torch
 from test_qp import feasible
 from torch import nn
 
-from polyopt.qp import QPLayer, solve
+from polyopt.qp import QPLayer, shares, solve
 
 D = torch.float64
 NAMES = ("Q", "p", "G", "h", "A", "b")
@@ -211,3 +211,46 @@ def test_under_compile_it_is_a_graph_break():
     np.testing.assert_allclose(compiled(x).detach(), plain.detach(), atol=1e-6)
     compiled(x).sum().backward()
     assert torch.isfinite(net.G.grad).all()
+
+
+@pytest.fixture
+def three_threads(monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    monkeypatch.setattr(shares, "WORTHWHILE", 0)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 2), (5, 30, 2), (6, 0, 2)], ids=str)
+def test_threads_share_a_batch(shape, request):
+    """Of seven problems, one without a solution; all but Q, which is shared, belong to one problem each."""
+    problem = conditioned(3, 7, *shape)
+    problem[0] = problem[0][0]
+    if shape[1]:
+        problem[2][4, :2] = torch.stack([torch.ones(5, dtype=D), -torch.ones(5, dtype=D)])
+        problem[3][4, :2] = -1.0
+    weight = torch.randn(7, shape[0], generator=torch.Generator().manual_seed(0), dtype=D)
+    chosen = [i for i, x in enumerate(problem) if x.numel()]
+
+    def run():
+        arguments = [x.clone().requires_grad_(i in chosen) for i, x in enumerate(problem)]
+        z = QPLayer()(*arguments)
+        (weight * z.nan_to_num()).sum().backward()
+        return [z.detach(), *(arguments[i].grad for i in chosen)], solve(*problem).names
+
+    alone, names = run()
+    request.getfixturevalue("three_threads")
+    together, same = run()
+    assert names == same
+    assert names.count("infeasible") == (shape[1] > 0)
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_an_error_in_a_thread_is_raised():
+    Q = torch.eye(2, dtype=D).repeat(6, 1, 1)
+    Q[5, 0, 0] = -1.0
+    with pytest.raises(ValueError, match=r"Q is not positive semidefinite in problems \[5\]"):
+        solve(Q, torch.zeros(2, dtype=D))

@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from polyopt.qp.condense import factor_hessian
 from polyopt.qp.core import Answer, answer
 from polyopt.qp.problem import Problem
 
@@ -24,7 +25,11 @@ def answers(problem: Problem, limit: int, method: str) -> list[Answer]:
     threads = 1 if problem.p.device.type != "cpu" or batch * max(n, rows) ** 2 < WORTHWHILE else torch.get_num_threads()
     ends = [batch * k // threads for k in range(threads + 1)]
     shares = [problem.part(slice(*pair)) for pair in pairwise(ends) if pair[0] < pair[1]]
-    return at_once(lambda share: answer(share, limit, method), shares)
+    try:
+        return at_once(lambda share: answer(share, limit, method), shares)
+    except ValueError:
+        factor_hessian(problem.Q)  # says which problem of the whole batch is not convex
+        raise
 
 
 def joined(found: Sequence[Answer], *names: str) -> tuple[Tensor, ...]:

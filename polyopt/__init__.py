@@ -49,6 +49,7 @@ _HOME = {
     "separate": "polyopt.cut_rounds",
     "set_point": "polyopt.embedding",
     "solve": "polyopt.highs",
+    "subdivide": "polyopt.regions.subdivide",
     "summary": "polyopt.embedding",
     "to_onnx": "polyopt.convert.to_onnx",
     "to_torch": "polyopt.convert.to_torch",

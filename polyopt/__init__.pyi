@@ -48,6 +48,7 @@ from polyopt.regions import Product as Product
 from polyopt.regions import Region as Region
 from polyopt.regions import VPolytope as VPolytope
 from polyopt.regions import Zonotope as Zonotope
+from polyopt.regions.subdivide import subdivide as subdivide
 from polyopt.search.optimize import Optimum as Optimum
 from polyopt.search.optimize import optimize as optimize
 from polyopt.verify.affinity import AffineCertificate as AffineCertificate

@@ -44,6 +44,11 @@ def test_what_police_promises_is_proven(kind, dtype):
     assert certificate.margin > 0
 
 
+def test_proofs_need_no_gradients_from_their_caller():
+    with torch.no_grad():
+        assert proof(mlp(1), REGIONS["vpolytope"]).status == "not affine"
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_shift_dropped_for_one_unit_is_found(seed):
     module, region = mlp(seed), REGIONS["vpolytope"]

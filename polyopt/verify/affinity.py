@@ -198,7 +198,8 @@ def _points(region: Region, rng: np.random.Generator) -> np.ndarray:
     import torch
 
     directions = torch.tensor(rng.normal(size=(SAMPLES, region.size)), requires_grad=True)
-    region.support(directions).sum().backward()  # the gradient of a support function is where it is attained
+    with torch.enable_grad():
+        region.support(directions).sum().backward()  # the gradient of a support function is where it is attained
     box = region.bounding_box()
     points = np.concatenate([region.sample(SAMPLES, rng), directions.grad.numpy()])
     return np.clip(points, box.lower, box.upper)

@@ -1,0 +1,121 @@
+"""The image of a region in front of a layer, ``{p + sum_k e_k g_k : p in conv(p_1, ..., p_P), |e|_inf <= 1}``.
+
+A V-polytope has points and no generators, a box or zonotope one point and generators, a product both. Where a layer
+keeps to one linear piece on the region, both pass through it exactly: points as ``a (W p + b)``, generators as
+``a (W g)``, with the slopes a of that piece. So the support function of a box in hundreds of dimensions is exact in
+every layer, though the box has too many vertices to list them.
+
+A unit with weights w and bias b is written u = (w, b), and a point of the region v~ = (v, 1): its pre-activation is
+``u v~``. The least of these over the region is at the point with the least ``w p_i`` and ``e_k = -sign(w g_k)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, pad
+
+from polyopt.regions import Box, Ellipsoid, Product, Region, Zonotope
+
+MOST_POINTS = 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class Hull:
+    """``points`` (P, n) and ``generators`` (K, n), float64; K may be 0.
+
+    >>> square = hull(Box([0.0, 0.0], [2.0, 2.0]))
+    >>> square.points, len(square.generators)
+    (tensor([[1., 1.]], dtype=torch.float64), 2)
+    >>> square.range(torch.tensor([[1.0, -1.0, 0.5]], dtype=torch.float64))  # of x - y + 1/2
+    (tensor([-1.5000], dtype=torch.float64), tensor([2.5000], dtype=torch.float64))
+    """
+
+    points: Tensor
+    generators: Tensor
+
+    @property
+    def size(self) -> int:
+        """The dimension n."""
+        return self.points.shape[1]
+
+    @property
+    def center(self) -> Tensor:
+        """The mean of the points, (n,)."""
+        return self.points.mean(0)
+
+    def range(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the greatest pre-activation of each of the units (B, n + 1): two (B,)."""
+        middle, reach = self.values(u), abs(u[:, :-1] @ self.generators.T).sum(1)
+        return middle.amin(1) - reach, middle.amax(1) + reach
+
+    def values(self, u: Tensor) -> Tensor:
+        """The pre-activations of the points, (B, P)."""
+        return linear(self.points, u[:, :-1], u[:, -1]).T
+
+    def lowest(self, u: Tensor) -> Tensor:
+        """A point v~ (B, n + 1) with the least pre-activation of each unit (B, n + 1)."""
+        found = self.points[self.values(u).argmin(1)]
+        if len(self.generators):
+            found = found - (u[:, :-1] @ self.generators.T).sign() @ self.generators
+        return pad(found, (0, 1), value=1.0)
+
+    def through(self, weight: Tensor, bias: Tensor, slopes: Tensor) -> Hull:
+        """The image behind a layer whose units keep to pieces with these slopes (n_out,)."""
+        return Hull(linear(self.points, weight, bias) * slopes, linear(self.generators, weight) * slopes)
+
+
+def hull(region: Region | Hull, like: Tensor | None = None) -> Hull:
+    """A region as a `Hull`, on the device of ``like``; ValueError for an ellipsoid, or one with too many vertices."""
+    if isinstance(region, Hull):
+        return region
+    if not isinstance(region, Region) or region.batch_shape:
+        found = f"a batch of {region.batch_shape[0]} boxes" if isinstance(region, Region) else type(region).__name__
+        raise ValueError(f"mPOLICE: a region is {found}; give single regions, such as polyopt.Box, in a list")
+    points, generators = _arrays(region)
+    device = None if like is None else like.device
+    return Hull(*(torch.tensor(x, dtype=torch.float64, device=device) for x in (points, generators)))
+
+
+def hulls(regions: Sequence[Region | Hull], like: Tensor | None = None) -> list[Hull]:
+    """All regions; ValueError where there is none, or where they differ in dimension."""
+    if isinstance(regions, Region) or not len(regions):
+        raise ValueError(f"mPOLICE: needs a list of regions, but gets {regions!r}")
+    found = [hull(region, like) for region in regions]
+    sizes = [each.size for each in found]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"mPOLICE: the regions have {sizes} dimensions, but must lie in the same space")
+    return found
+
+
+def _arrays(region: Region) -> tuple[np.ndarray, np.ndarray]:
+    match region:
+        case Box():
+            return region.center[None], np.diag(region.radius)[region.radius > 0]
+        case Zonotope():
+            return region.center[None], region.generators.T
+        case Product():
+            return _product([_arrays(part) for part in region.regions])
+        case Ellipsoid():
+            raise ValueError(
+                "mPOLICE: an ellipsoid's support function is no linear constraint on the weights; give a polytope or "
+                "box around it"
+            )
+    return region.vertices(), np.zeros((0, region.size))
+
+
+def _product(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    counts = [len(points) for points, _ in parts]
+    if np.prod(counts, dtype=float) > MOST_POINTS:
+        raise ValueError(f"mPOLICE: a product of polytopes with {counts} vertices has too many; give boxes instead")
+    chosen = np.indices(counts).reshape(len(parts), -1)
+    points = np.hstack([own[places] for (own, _), places in zip(parts, chosen, strict=True)])
+    from scipy.linalg import block_diag
+
+    sizes = [own.shape[1] for own, _ in parts]
+    generators = block_diag(*(own.reshape(-1, size) for (_, own), size in zip(parts, sizes, strict=True)))
+    return points, generators.reshape(-1, sum(sizes))

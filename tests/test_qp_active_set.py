@@ -374,3 +374,17 @@ def test_an_indefinite_matrix():
     problem[0][1] -= 50 * torch.eye(3)
     with pytest.raises(ValueError, match="Q of problem 1 is not positive definite"):
         goldfarb_idnani(*problem, 10)
+
+
+@pytest.mark.parametrize(("noise", "least"), [(1e-4, 200), (1e-5, 100), (1e-6, 0)])
+def test_rows_that_nearly_depend_on_each_other_give_points_that_hold_or_none(noise, least):
+    """Their multipliers are large and cancel; a violation must be small beside the point, not beside them."""
+    rng = np.random.default_rng(2)
+    V = rng.normal(size=(6, 40)).repeat(4, 0)
+    V += noise * rng.normal(size=V.shape)
+    u0, V, signs = tensors(rng.normal(size=(200, 40)), V, np.sign(rng.normal(size=(200, 24))))
+    found = project(u0, V, signs, 0.1)
+    solved = found.status == OPTIMAL
+    assert solved.sum() >= least
+    short = (0.1 - signs * (found.u @ V.T)).amax(1) / torch.linalg.vector_norm(V, dim=1).min()
+    assert (short <= 1e-9 * (1 + torch.linalg.vector_norm(found.u - u0, dim=1)))[solved].all()

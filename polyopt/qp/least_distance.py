@@ -44,7 +44,7 @@ DEPENDENT = 1e-12  # squared length of a combination of rows, of the sum of its 
 PIVOT = 1e-9  # of the largest coordinate, for a row to be exchanged
 VIOLATED = 1e-13  # of the terms that a violation is summed from
 REFINED = 1e-14  # of the same
-ACCEPTED = 1e-10  # of the same
+ACCEPTED = 1e-10  # of the distances, and of the same
 REFINEMENTS = 4
 FAR = 1e8  # times as far as the farthest violated row a feasible point would be, for a proof that there is none
 WORTHWHILE = 0.5  # of the problems, for them to be put aside
@@ -99,8 +99,10 @@ def _refined(K: Tensor, e: Tensor, s: Tensor, scale: Tensor, found: Nearest) -> 
         if bool((largest(off) <= REFINED * terms)[solved].all()):
             break
         t = t.scatter_add(1, found.rows, -torch.cholesky_solve(off[:, :, None], found.L)[:, :, 0])
-    worst = torch.maximum((-s * v).scatter(1, found.rows, 0.0), -s * t).amax(1, keepdim=True)
-    good = torch.maximum(worst, largest(off)) <= ACCEPTED * terms
+    outside = torch.maximum((-s * v).scatter(1, found.rows, 0.0).amax(1, keepdim=True), largest(off))
+    # multipliers of rows that nearly depend on each other are large, and no measure of the point that they cancel to
+    length = (t * times(K, t)).sum(1, keepdim=True).clamp(min=0).sqrt()
+    good = (outside <= ACCEPTED * (scale + length)) & ((-s * t).amax(1, keepdim=True) <= ACCEPTED * terms)
     t = torch.where(solved, s * (s * t).clamp(min=0), t)
     return found._replace(t=t, status=torch.where((solved & ~good)[:, 0], Status.ITERATION_LIMIT, found.status))
 

@@ -1,4 +1,4 @@
-"""What every POLICE study has in common: its options, its table and its results.json."""
+"""What every study of POLICE or OptNet has in common: its options, its table and its results.json."""
 
 from __future__ import annotations
 

@@ -402,3 +402,22 @@ def test_the_public_name():
     assert po.qp.solve is solve
     assert [status.name for status in Status] == ["OPTIMAL", "INFEASIBLE", "UNBOUNDED", "ITERATION_LIMIT"]
     assert [int(status) for status in Status] == [0, 1, 2, 3]
+
+
+def test_sudoku_where_most_active_rows_depend_on_each_other():
+    """Givens of one 4x4 grid: the solutions are binary, and far more rows are active than there are dimensions."""
+    grid = torch.tensor([[0, 1, 2, 3], [2, 3, 0, 1], [1, 0, 3, 2], [3, 2, 1, 0]])
+    solution = torch.nn.functional.one_hot(grid, 4).to(D)  # (row, column, digit)
+    cells = torch.arange(64).view(4, 4, 4)
+    blocks = cells.view(2, 2, 2, 2, 4).transpose(1, 2).reshape(4, 4, 4)
+    groups = [cells.flatten(0, 1), *(x.transpose(1, 2).flatten(0, 1) for x in (cells, cells.transpose(0, 1), blocks))]
+    rules = torch.zeros(64, 64, dtype=D).scatter(1, torch.cat(groups), 1.0)
+    A = torch.linalg.svd(rules).Vh[:40]
+    generator = torch.Generator().manual_seed(0)
+    relabelled = torch.stack([solution[:, :, torch.randperm(4, generator=generator)] for _ in range(500)])
+    shown = torch.rand(500, 4, 4, 1, generator=generator) < 0.4
+    p = -(relabelled * shown).flatten(1)
+    eye = torch.eye(64, dtype=D)
+    found = solve(0.1 * eye, p, -eye, torch.zeros(64, dtype=D), A, A @ solution.flatten())
+    assert found.optimal.all()
+    assert found.residual.max() < 1e-12

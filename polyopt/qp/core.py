@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,31 +83,42 @@ def answer(problem: Problem, limit: int, method: str = "auto") -> Answer:
     return primal(problem, limit)
 
 
-def _active_set(problem: Problem, condensed: Condensed) -> tuple[Tensor, Tensor, Tensor]:
-    """The active sets that the dual active-set method finds, for which problems, in how many iterations."""
+class Found(NamedTuple):
+    """What a method finds before the interior point is asked."""
+
+    active: Tensor  # (B, r)
+    solved: Tensor  # (B,): where these are the active sets of a solution
+    iterations: Tensor  # (B,)
+    y: Tensor | None = None  # (B, r): its multipliers, if the method has them and not the sets alone
+
+
+def _active_set(problem: Problem, condensed: Condensed) -> Found:
+    """By the dual active set."""
     limit = 10 + 2 * problem.inequalities
-    _, lam, _, status, iterations = goldfarb_idnani(**vars(problem), max_iterations=limit)
-    active = torch.cat([lam.new_ones(len(lam), problem.equalities, dtype=torch.bool), lam > 0], -1)
-    return active, status == Status.OPTIMAL, iterations
+    _, lam, nu, status, iterations = goldfarb_idnani(**vars(problem), max_iterations=limit)
+    active, solved = torch.cat([torch.ones_like(nu, dtype=torch.bool), lam > 0], -1), status == Status.OPTIMAL
+    return Found(active, solved, iterations, torch.where(solved[:, None], torch.cat([nu, lam], -1), 0))
 
 
-def _pivot(problem: Problem, condensed: Condensed) -> tuple[Tensor, Tensor, Tensor]:
-    """The same by pivoting."""
-    return pivot(condensed, condensed.q < 0, problem.equalities)
+def _pivot(problem: Problem, condensed: Condensed) -> Found:
+    """By pivoting."""
+    return Found(*pivot(condensed, condensed.q < 0, problem.equalities))
 
 
-def _untried(problem: Problem, condensed: Condensed) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, without looking for any."""
+def _untried(problem: Problem, condensed: Condensed) -> Found:
+    """Nothing."""
     active = condensed.q < 0
-    return active, torch.zeros_like(active[:, 0]), torch.zeros_like(active[:, 0], dtype=torch.int64)
+    return Found(active, torch.zeros_like(active[:, 0]), torch.zeros_like(active[:, 0], dtype=torch.int64))
 
 
-def dual(problem: Problem, hessian: Hessian, limit: int, find: Callable) -> Answer:
+def dual(problem: Problem, hessian: Hessian, limit: int, find: Callable[[Problem, Condensed], Found]) -> Answer:
     """Solve in the multipliers, with ``find`` before the interior point."""
     k, condensed = problem.equalities, condense(problem, hessian)
-    tried = torch.full((problem.batch,), not problem.inequalities, device=problem.p.device)
-    active, solved, iterations = find(problem, condensed)
-    y = torch.zeros_like(condensed.q)
+    active, solved, iterations, y = find(problem, condensed)
+    # what is known to its multipliers is not asked again where dependent rows spoil the polish
+    tried = torch.zeros_like(solved) if y is None else solved.clone()
+    tried |= not problem.inequalities
+    y = torch.zeros_like(condensed.q) if y is None else y
     while True:
         rest = (~solved & ~tried).nonzero()[:, 0]
         if len(rest):

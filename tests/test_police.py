@@ -380,3 +380,16 @@ def test_linear_programs_make_the_shifts_of_an_h_polytope_exact_and_are_needed_f
     model.tighten()
     assert abs(excess()) < 1e-6
     assert_affine(model)
+
+
+def test_folding_solves_the_linear_programs_of_an_h_polytope_anew():
+    module = mlp(3, 8, 8, 2, dtype=torch.float64)
+    model = POLICE(module, IN_THREE["hpolytope"])
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    fresh = POLICE(module, IN_THREE["hpolytope"]).fold()
+    x = torch.randn(20, 3, dtype=torch.float64)
+    assert abs(model(x) - fresh(x)).max() > 1e-6
+    torch.testing.assert_close(model.fold()(x), fresh(x))
+    torch.testing.assert_close(model(x), fresh(x))

@@ -120,7 +120,11 @@ class POLICE(nn.Module):
         return values[self.graph.output]
 
     def fold(self) -> nn.Module:
-        """A plain module that computes what this one computes now, without the region; see `polyopt.police.fold`."""
+        """A plain module that computes what this one computes, without the region; see `polyopt.police.fold`.
+
+        The linear programs of an H-polytope are solved anew before, see `tighten`, in this model too.
+        """
+        self.tighten()
         with torch.no_grad():
             values = self.tensors()
             return fold(self.module, self.graph, self.biased, self.shifts(values), values)
@@ -129,7 +133,7 @@ class POLICE(nn.Module):
         """Solve the linear programs of H-polytopes anew, after which the shifts are as small as they can be.
 
         This is done when the model is made. From then on it is affine on the region at every step, with shifts from a
-        bound that grows looser as the weights move: call this now and then, as after each epoch, and before `fold`.
+        bound that grows looser as the weights move: call this now and then, as after each epoch. `fold` calls it.
         Other regions need no linear programs.
         """
         if self.cover.halfspaces:

@@ -13,16 +13,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from layers import METHOD, TotalVariation, connected, differences, whitening
-from learning import Learned, learn
 from signals import NOISE, Signals, signals
 from torch import nn
 from torch.nn.functional import mse_loss
 
 import polyopt as po
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "police_classification"))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from report import folder, markdown, parser, save, write
+from common.learning import Learned, learn
+from common.report import folder, markdown, parser, save, write
 
 HERE = Path(__file__).resolve().parent
 BATCH, WIDTH = 150, 1000

@@ -20,11 +20,10 @@ from tqdm import tqdm
 
 import polyopt as po
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "police_classification"))
-sys.path.append(str(Path(__file__).resolve().parents[1] / "optnet_denoising"))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from learning import learn
-from report import folder, markdown, parser, save, write
+from common.learning import learn
+from common.report import folder, markdown, parser, save, write
 
 HERE = Path(__file__).resolve().parent
 BATCH, RATE = 64, 1e-3  # of the published code

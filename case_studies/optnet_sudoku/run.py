@@ -18,9 +18,9 @@ from torch import nn
 
 from polyopt.training import fit
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "police_classification"))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from report import folder, markdown, parser, save, write
+from common.report import folder, markdown, parser, save, write
 
 HERE = Path(__file__).resolve().parent
 NAMES = {"convolutions": "convolutions", "optnet": "OptNet"}

@@ -5,6 +5,7 @@ from its folded weights that the second is affine on the square; only then is it
 regions.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +13,16 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from borders import borders, draw_borders, draw_region, values_on
-from claims import HEAD, Claim, claim, proven
-from report import folder, markdown, parser, save, write
 from sklearn.linear_model import LogisticRegression
-from training import NAMES, train
 
 import polyopt as po
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from common.borders import borders, draw_borders, draw_region, values_on
+from common.claims import HEAD, Claim, claim, proven
+from common.report import folder, markdown, parser, save, write
+from common.training import NAMES, train
 
 HERE = Path(__file__).resolve().parent
 SQUARE = po.VPolytope([[0.0, 0.0], [1.5, 0.0], [1.5, 1.5], [0.0, 1.5]])

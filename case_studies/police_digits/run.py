@@ -21,11 +21,11 @@ from tqdm import tqdm
 import polyopt as po
 from polyopt.layers import Affine
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "police_classification"))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from claims import HEAD, Claim, claim, proven
-from report import folder, markdown, parser, save, write
-from training import train
+from common.claims import HEAD, Claim, claim, proven
+from common.report import folder, markdown, parser, save, write
+from common.training import train
 
 HERE = Path(__file__).resolve().parent
 SUM = 1e-9  # more than what summing 784 products rounds

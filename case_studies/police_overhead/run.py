@@ -18,13 +18,13 @@ from tqdm import tqdm
 import polyopt as po
 from polyopt.training import fit
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "police_classification"))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "benchmarks"))
 
-from claims import claim
-from networks import mlp
+from common.claims import claim
+from common.networks import mlp
+from common.report import folder, markdown, parser, save, write
 from police import BATCH, Published
-from report import folder, markdown, parser, save, write
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = {  # inputs, hidden layers, width: the paper's milliseconds without, and its slow-down

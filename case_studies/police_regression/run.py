@@ -19,12 +19,12 @@ from scipy.stats import qmc
 
 import polyopt as po
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "police_classification"))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from borders import borders, draw_borders, draw_region, values_on
-from claims import HEAD, Claim, claim, proven
-from report import folder, markdown, parser, save, write
-from training import NAMES, train
+from common.borders import borders, draw_borders, draw_region, values_on
+from common.claims import HEAD, Claim, claim, proven
+from common.report import folder, markdown, parser, save, write
+from common.training import NAMES, train
 
 HERE = Path(__file__).resolve().parent
 DOMAIN = po.Box([-4.0, -4.0], [4.0, 4.0])

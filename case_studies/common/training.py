@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
-from networks import mlp
+from common.networks import mlp
 from torch import Tensor, nn
 
 import polyopt as po

@@ -23,7 +23,7 @@ class History:
     """What happened: the mean ``loss`` with penalty and the ``validation`` loss of each epoch, and why it stopped.
 
     ``best`` is the epoch whose state the model has, counted from 0, or -1 if it is the state it came with; ``stopped``
-    is "epochs", "patience", "time limit" or "interrupted".
+    is "epochs", "patience", "callback", "time limit" or "interrupted".
     """
 
     loss: list[float] = field(default_factory=list)
@@ -59,10 +59,11 @@ def fit(
     ``batch_size`` a batch has all points. ``optimizer(parameters, lr=lr)`` makes the optimizer. ``seed`` is that of the
     batches' order; torch's own, which dropout draws on, is left alone.
 
-    ``callback(epoch, model)`` is called after each epoch, before its validation. ``validation`` is a pair of further
-    inputs and targets: the state with the least loss on it is the one that remains, and training stops after
-    ``patience`` epochs without a better one. Without it the last epoch's state remains. The same holds where the
-    ``time_limit`` in seconds or Ctrl-C ends it. Raises ValueError where a loss is not finite; that state stays too.
+    ``callback(epoch, model)`` is called after each epoch, before its validation; if it returns True, training stops
+    there. ``validation`` is a pair of further inputs and targets: the state with the least loss on it is the one that
+    remains, and training stops after ``patience`` epochs without a better one. Without it the last epoch's state
+    remains. The same holds where the ``time_limit`` in seconds or Ctrl-C ends it. Raises ValueError where a loss is not
+    finite; that state stays too.
 
     >>> x = torch.linspace(-1.0, 1.0, 32)[:, None]
     >>> model = nn.Linear(1, 1)
@@ -85,8 +86,7 @@ def fit(
         for epoch in (bar := tqdm(range(epochs), disable=not progress, desc=f"training on {device}", leave=False)):
             model.train()
             history.loss.append(_epoch(model, data, loss, penalty, steps, batch_size, order))
-            if callback is not None:
-                callback(epoch, model)
+            done = callback is not None and callback(epoch, model) is True
             shown = {"loss": history.loss[-1]}
             if held_out is not None:
                 history.validation.append(_loss(model, held_out, loss))
@@ -96,11 +96,10 @@ def fit(
                 raise ValueError(f"fit: in epoch {epoch} the losses are {shown}; lower lr={lr}, or look at the data")
             if held_out is None or history.best < 0 or history.validation[-1] < history.validation[history.best]:
                 history.best, state = epoch, copy.deepcopy(model.state_dict())
-            if patience is not None and epoch - history.best >= patience:
-                history.stopped = "patience"
-                break
-            if time_limit is not None and time.perf_counter() - begin >= time_limit:
-                history.stopped = "time limit"
+            late = time_limit is not None and time.perf_counter() - begin >= time_limit
+            bored = patience is not None and epoch - history.best >= patience
+            if done or bored or late:
+                history.stopped = "callback" if done else "patience" if bored else "time limit"
                 break
     except KeyboardInterrupt:
         history.stopped = "interrupted"

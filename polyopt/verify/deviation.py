@@ -39,9 +39,17 @@ class Deviation(NamedTuple):
 
 
 def deviations(
-    net: Network, region: Region, A: np.ndarray, c: np.ndarray, scale: float, remaining: Callable[[], float]
+    net: Network,
+    region: Region,
+    A: np.ndarray,
+    c: np.ndarray,
+    scale: float,
+    remaining: Callable[[], float],
+    senses=(pyo.maximize, pyo.minimize),
 ) -> Iterator[Deviation]:
     """The deviations upwards and downwards of each output in turn, within the seconds that ``remaining()`` gives.
+
+    With fewer ``senses`` those of one kind only.
 
     >>> from polyopt.activations import ReLU
     >>> from polyopt.regions import Box
@@ -59,7 +67,7 @@ def deviations(
     for j, output in enumerate(outputs):
         terms = zip(A[j].tolist(), m.x.values(), strict=True)
         excess = output / unit - sum(a / unit * x for a, x in terms) - float(c[j]) / unit
-        for sense in (pyo.maximize, pyo.minimize):
+        for sense in senses:
             if not (seconds := remaining()) > 0:
                 yield Deviation(math.inf, None)
                 return

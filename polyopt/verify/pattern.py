@@ -59,6 +59,31 @@ def pattern(
     >>> pattern(net, Rounded(Box([-1.5], [4.0]))) is None
     True
     """
+    found = only_piece(net, numbers, out_of_time)
+    if found is None:
+        return None
+    A, c, error = numbers.to_floats(found.map)
+    return Pattern(A, c, _down(found.margin), error) if math.isfinite(error) else None
+
+
+class Piece(NamedTuple):
+    """The network's map [A c] on the region, in the numbers it was computed in, and its margin."""
+
+    map: Any
+    margin: Any
+
+
+def only_piece(net: Network, numbers: Rounded | Exact | AtPoint, out_of_time: Callable[[], bool]) -> Piece | None:
+    """`pattern` before its map is rounded to floats.
+
+    >>> from polyopt.layers import Affine
+    >>> from polyopt.regions import Box
+    >>> net = Network.sequential([Affine([[0.1], [1.0]], [3.0, 0.0])], (1,))
+    >>> only_piece(net, Rounded(Box([0.0], [1.0])), lambda: False).map
+    Ball(mid=array([[0.1, 3. ],
+           [1. , 0. ]]), radius=array([[0., 0.],
+           [0., 0.]]))
+    """
     maps: dict[str, Any] = {INPUT: numbers.identity()}
     margin = math.inf
     for node in net.nodes:
@@ -77,8 +102,7 @@ def pattern(
             return None
         margin = min(margin, found.margin)
         maps[node.name] = numbers.combine([found.matrix], [before], found.offset)
-    A, c, error = numbers.to_floats(maps[net.nodes[-1].name])
-    return Pattern(A, c, _down(margin), error) if math.isfinite(error) else None
+    return Piece(maps[net.nodes[-1].name], margin)
 
 
 class _Kept(NamedTuple):

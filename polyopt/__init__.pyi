@@ -53,3 +53,6 @@ from polyopt.search.optimize import Optimum as Optimum
 from polyopt.search.optimize import optimize as optimize
 from polyopt.verify.affinity import AffineCertificate as AffineCertificate
 from polyopt.verify.affinity import affine_on as affine_on
+from polyopt.verify.property import Property as Property
+from polyopt.verify.property import robust as robust
+from polyopt.vnnlib.reader import read_vnnlib as read_vnnlib

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each room may import the rooms below it (later in the list) and none above.
 ROOMS = [
-    ["police"],
+    ["police", "vnnlib"],
     ["verify", "training"],
     ["highs", "gurobi"],
     ["embed", "cut_rounds"],

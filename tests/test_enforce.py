@@ -57,7 +57,7 @@ def check(module, regions, report):
         (own,) = torch.unique(pattern(copy.deepcopy(module), x), dim=0)
         patterns.append(tuple(own.tolist()))
         y = x @ report.slope[k].numpy().T + report.offset[k].numpy()
-        np.testing.assert_allclose(network(x), y, rtol=0, atol=1e-9 * (1 + abs(y).max()))
+        np.testing.assert_allclose(network(x), y, rtol=0, atol=1e-12 * (1 + abs(y).max()))
     assert len(set(patterns)) == len(patterns)
 
 

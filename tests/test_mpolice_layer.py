@@ -8,13 +8,18 @@ import pytest
 import torch
 from pyomo.contrib.solver.common.factory import SolverFactory
 from pyomo.contrib.solver.common.results import TerminationCondition
-from scipy.optimize import nnls
+from scipy.optimize import LinearConstraint, milp, nnls
 
 import polyopt as po
+from polyopt.police.covering import cover
 from polyopt.police.hulls import hulls
 from polyopt.police.layer_miqp import layer_miqp
+from polyopt.police.pairs import unseparated
+from polyopt.police.pricing import Clock
 from polyopt.police.projections import projections
+from polyopt.police.signs import Table
 from polyopt.police.solve_layer import solve_layer
+from polyopt.police.tree import Tree
 from polyopt.qp import Status
 
 
@@ -191,6 +196,107 @@ def test_twelve_regions_and_width_256(shift):
     check(*case, [], found)
 
 
+def both_ways(weight, bias, regions, margin, separated):
+    """The costs and bounds of the best covers, and what cannot be separated: with the table and with the tree."""
+    units, count = torch.cat([weight, bias[:, None]], 1), len(regions)
+    able, clock = torch.ones(len(units), dtype=torch.bool), Clock()
+    for kind in (Table, Tree):
+        costs = kind(hulls(regions), units, margin, clock)
+        pairs = sorted(tuple(sorted(edge)) for edge in unseparated(count, separated).edges)
+        together = costs.inseparable(pairs)
+        found = cover(costs, [pair for pair in pairs if pair not in together], count, able, clock)
+        yield found.cost, found.bound, together
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_the_tree_has_the_tables_optimum(block):
+    for seed in range(20 * block, 20 * block + 20):
+        (cost, bound, together), (other, below, also) = both_ways(*instance(seed, 6, 4))
+        assert together == also, seed
+        assert other == pytest.approx(cost, rel=1e-7, abs=1e-9), seed
+        assert below == pytest.approx(bound, rel=1e-6, abs=1e-9), seed
+
+
+def test_pairs_that_cost_more_than_the_units_are_separated_all_the_same():
+    """So that a penalty for missing pairs is too low, and columns that cost nothing have to show the way."""
+    for seed in range(12):
+        weight, bias, regions, margin, separated = instance(300 + seed, 5, 3)
+        case = 1e-3 * weight, 1e-3 * bias, regions, margin, separated
+        expected = brute_force(*case)
+        for cost, _, together in both_ways(*case):
+            assert together or cost == pytest.approx(expected, rel=1e-7), seed
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "shift"), [(6, 8, 5.0), (8, 6, 5.0), (8, 12, 0.0), (9, 10, 5.0), (10, 16, 5.0)]
+)
+def test_the_tree_has_the_tables_optimum_with_many_regions(count, width, shift):
+    (cost, _, _), (other, below, _) = both_ways(*wide(count, width, shift), [])
+    assert other == pytest.approx(cost, rel=1e-7)
+    assert below == pytest.approx(cost, rel=1e-7)
+
+
+def intervals(count, width, seed):
+    rng = np.random.default_rng(seed)
+    regions = [po.Box([k - 0.3 * rng.random()], [k + 0.3 * rng.random()]) for k in rng.permutation(count)]
+    return torch.tensor(rng.normal(size=(width, 1))), torch.tensor(count * rng.normal(size=width) / 4), regions, 0.01
+
+
+def on_a_line(weight, bias, regions, margin):
+    """The optimum for intervals: a unit changes its sign between two of them or never, and HiGHS chooses where."""
+    middles = np.array([region.center[0] for region in regions])
+    signs = [s * np.where(middles > cut - 0.5, 1.0, -1.0) for cut in range(len(regions) + 1) for s in (1.0, -1.0)]
+    units = np.hstack([weight.numpy(), bias.numpy()[:, None]])
+    rows = [np.vstack([s * vertices(region) for s, region in zip(each, regions, strict=True)]) for each in signs]
+    cost = np.array([[by_nnls(u, each, margin) for each in rows] for u in units])
+    apart = np.array([[s[i] != s[j] for s in signs] for i, j in itertools.combinations(range(len(regions)), 2)])
+    one = np.kron(np.eye(len(units)), np.ones(len(signs)))
+    rules = [LinearConstraint(one, 1, 1), LinearConstraint(np.tile(apart, len(units)).astype(float), 1, np.inf)]
+    found = milp(cost.ravel(), integrality=np.ones(cost.size), bounds=(0, 1), constraints=rules)
+    return found.fun if found.success else math.inf
+
+
+@pytest.mark.parametrize(("count", "width", "seed"), [(7, 8, 0), (18, 20, 1), (18, 24, 2), (18, 16, 3), (20, 20, 4)])
+def test_it_is_the_optimum_for_more_regions_than_a_table_has_room_for(count, width, seed):
+    case = intervals(count, width, seed)
+    found, expected = solve_layer(*case), on_a_line(*case)
+    assert found.cost == pytest.approx(expected, rel=1e-7)
+    assert math.isinf(expected) == (width < count - 1) == (found.status == "infeasible")
+    if found.status != "infeasible":
+        assert found.bound == pytest.approx(found.cost, rel=1e-7)
+        check(*case, [], found)
+
+
+@pytest.mark.parametrize(("count", "n", "width"), [(18, 2, 32), (24, 2, 64), (24, 8, 16)])
+def test_many_regions_have_a_proven_bound_at_a_time_limit(count, n, width):
+    rng = np.random.default_rng(count)
+    places = np.stack(np.unravel_index(rng.permutation(5**n)[:count], (5,) * n), 1)
+    regions = [po.Box.ball(place + 0.1 * rng.normal(size=n), 0.2) for place in places]
+    case = torch.tensor(rng.normal(size=(width, n))), torch.tensor(2 * rng.normal(size=width)), regions, 0.01
+    found = solve_layer(*case, time_limit=10.0)
+    assert 0 < found.bound <= found.cost * (1 + 1e-9)
+    if found.weight is not None:
+        check(*case, [], found)
+    for rule in ("mean", "majority"):
+        assert found.cost <= solve_layer(*case, signs=rule).cost * (1 + 1e-9)
+
+
+def test_what_the_rules_find_is_kept_at_a_time_limit():
+    kept = 0
+    for seed in range(40):
+        case = instance(seed)
+        rules = [solve_layer(*case, signs=rule).cost for rule in ("mean", "majority")]
+        found = solve_layer(*case, time_limit=1e-9)
+        assert found.cost <= min(rules)
+        assert found.bound <= brute_force(*case) * (1 + 1e-9) + 1e-12
+        if found.cost < math.inf:
+            check(*case, found)
+        else:
+            assert found.reason
+        kept += found.status == "time limit" and found.cost == min(rules) < math.inf
+    assert kept > 5
+
+
 def test_at_a_time_limit_the_bound_is_proven():
     case = wide(6, 6, 5.0)
     best = solve_layer(*case)
@@ -261,5 +367,24 @@ def test_what_does_not_fit_is_refused():
         solve_layer(one, zero, [box], 0.1, [(0, 1)])
     with pytest.raises(ValueError, match="not finite"):
         solve_layer(one * math.nan, zero, [box], 0.1)
-    with pytest.raises(ValueError, match="table"):
-        solve_layer(one, zero, [po.Box([2.0 * k], [2.0 * k + 1]) for k in range(26)], 0.1)
+
+
+@pytest.mark.parametrize("gap", [1e-5, 1e-7, 1e-8])
+@pytest.mark.parametrize("margin", [1e-2, 1e-4, 1e-6])
+def test_regions_that_nearly_touch_are_not_called_inseparable(gap, margin):
+    """A unit (3 margin / gap, 0) holds them apart; where rounding hides it, nothing is claimed."""
+    torch.manual_seed(0)
+    weight, bias = torch.randn(8, 2, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
+    regions = [po.Box([-1.0, -0.5], [-gap / 2, 0.5]), po.Box([gap / 2, -0.5], [1.0, 0.5])]
+    found = solve_layer(weight, bias, regions, margin)
+    assert found.status in ("optimal", "unresolved")
+    assert found.bound <= ((3 * margin / gap + abs(weight[:, 0])) ** 2 + weight[:, 1] ** 2 + bias**2).sum()
+    if found.status == "unresolved":
+        assert (found.bound, found.reason[:15]) == (0.0, "rounding errors")
+
+
+def test_regions_that_touch_are_inseparable():
+    found = solve_layer(
+        torch.eye(2), torch.zeros(2), [po.Box([-1.0, 0.0], [0.0, 1.0]), po.Box([0.0, 0.0], [1.0, 1.0])], 0.1
+    )
+    assert (found.status, found.inseparable) == ("infeasible", ((0, 1),))

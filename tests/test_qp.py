@@ -26,6 +26,12 @@ SHAPES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def torch_alone(monkeypatch):
+    """See test_qp_native.py for daqp."""
+    monkeypatch.setattr("polyopt.qp.native.daqp", None)
+
+
 def tensor(x):
     return torch.tensor(np.asarray(x), dtype=D)
 

@@ -12,6 +12,12 @@ D = torch.float64
 NAMES = ("Q", "p", "G", "h", "A", "b")
 
 
+@pytest.fixture(autouse=True)
+def torch_alone(monkeypatch):
+    """See test_qp_native.py for daqp."""
+    monkeypatch.setattr("polyopt.qp.native.daqp", None)
+
+
 def gradients(problem, weight, chosen):
     arguments = [x.clone().requires_grad_(i in chosen) for i, x in enumerate(problem)]
     (weight * QPLayer()(*arguments)).sum().backward()

@@ -78,6 +78,23 @@ def exact_violation(weights, biases, region, f, kind):
 
 
 @pytest.mark.parametrize("kind", ["le", "eq"])
+@pytest.mark.parametrize("name", [name for name in ALL if name != "ellipsoid"])
+def test_a_slope_of_the_right_hand_side_is_moved_over(name, kind):
+    """Exactly at the vertices, and by the programs."""
+    weights, biases = mlp(4, far=30.0)
+    net, region, f, S = network(weights, biases), ALL[name], np.array([0.5, -1.0]), np.array([[3.0, -0.7], [0.1, 2.0]])
+    points = region.vertices()
+    excess = dot(E, exact_values(weights, biases, points).T).T - fractions(f) - dot(S, fractions(points).T).T
+    exact = (abs(excess) if kind == "eq" else excess).max()
+    found = violation(net, region, E, f, kind, slope=S)
+    scale = (abs(E) @ abs(net(points)).max(0) + abs(f)).max()
+    assert float(exact) == pytest.approx(found.bound, abs=1e-12 * scale)
+    assert exact <= found.bound or isinstance(region, po.HPolytope)
+    assert exact - found.value <= 1e-7 * scale
+    assert exact <= found.milp_bound <= exact + 1e-6 * scale
+
+
+@pytest.mark.parametrize("kind", ["le", "eq"])
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("seed", range(3))
 def test_all_numbers_are_those_of_the_vertices(name, kind, seed):
@@ -375,6 +392,7 @@ UNIT = po.Box([0.0, 0.0], [1.0, 1.0])
         ({"f": [np.inf]}, "f must be finite"),
         ({"f": [0.0, 0.0]}, r"f \(2,\)"),
         ({"E": np.zeros((0, 3)), "f": []}, "k >= 1"),
+        ({"slope": [[1.0]]}, r"slope has shape \(1, 1\), but must be \(1, 2\)"),
         ({"kind": "ge"}, "kind='ge' is unknown"),
         ({"tolerance": -1.0}, "tolerance is -1.0"),
         ({"tolerance": np.inf}, "tolerance is inf"),

@@ -1,4 +1,7 @@
-"""Contenders take turns on the same problems: times, errors and peak memory of each."""
+"""Contenders take turns on the same problems: times, errors and peak memory of each.
+
+With one thread on a CPU, times are those that the process was at work, so that others on the machine do not count.
+"""
 
 from __future__ import annotations
 
@@ -41,35 +44,40 @@ def middle(times: list[float]) -> float | None:
     return statistics.median(times) if times else None
 
 
+def timer(w: Tensor) -> Callable[[], float]:
+    """The clock for work on the device of a tensor."""
+    return time.process_time if not w.is_cuda and torch.get_num_threads() == 1 else time.perf_counter
+
+
 def one_pass(solver: Callable, contender: Contender, case: Case, w: Tensor) -> tuple[Tensor, dict, float, float | None]:
     """The solutions, the gradients of the sum of w z, and the milliseconds of forward, and of forward and backward."""
     arguments = {"u0": -case.p, "V": case.V} if contender.cone else {name: getattr(case, name) for name in "QpGh"}
     learned = tuple(arguments) if contender.cone else case.learned
     leaves = {name: x.clone().requires_grad_(name in learned) for name, x in arguments.items()}
-    wait = torch.cuda.synchronize if w.is_cuda else lambda: None
+    wait, clock = torch.cuda.synchronize if w.is_cuda else lambda: None, timer(w)
     wait()
-    start = time.perf_counter()
+    start = clock()
     z = solver(*leaves.values())
     wait()
-    forward = 1000 * (time.perf_counter() - start)
+    forward = 1000 * (clock() - start)
     if not contender.backward:
         return z, {}, forward, None
     (w * z).sum().backward()
     wait()
-    both = 1000 * (time.perf_counter() - start)
+    both = 1000 * (clock() - start)
     return z.detach(), {name: leaves[name].grad for name in learned}, forward, both
 
 
 def entered(contender: Contender, case: Case, w: Tensor) -> tuple[Callable | None, str]:
     """What is to be timed, or why it is not: a sixteenth of the batch tells first whether a call takes too long."""
-    size, solver = len(case.p), None
+    size, solver, clock = len(case.p), None, timer(w)
     try:
         for count in (math.ceil(size / 16), size):
             part = case.first(count)
             solver = contender.make(part)
-            start = time.perf_counter()
+            start = clock()
             one_pass(solver, contender, part, w[:count])
-            seconds = (time.perf_counter() - start) * size / count
+            seconds = (clock() - start) * size / count
             if seconds > LIMIT:
                 return None, f"{seconds:.0f} s a call"
     except ModuleNotFoundError:

@@ -7,9 +7,18 @@ Rows that are thought to be active give, with w the gradient of the loss by z,
 
 (OptNet, equations 6 to 8). Both are solved by LU and refined with residuals in long double. That lam > 0, and G z < h
 for the other rows, proves the solution, whoever's guess of the active rows it was.
+
+A contender's z is judged by the KKT conditions too, with these multipliers for all, since not everyone returns theirs:
+the largest violation of
+
+    Q z + p + G'lam = 0,   G z <= h,   lam_i (h - G z)_i = 0        (lam >= 0 holds)
+
+each beside the largest terms that it adds up.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from problems import Case
@@ -22,16 +31,25 @@ import polyopt as po
 REFINEMENTS = 5
 
 
-def exact(case: Case, w: Tensor) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The solutions (B, n) and the gradients of the sum of w z by the arguments that are learned."""
+class Truth(NamedTuple):
+    """Solutions, multipliers, and the gradients of the sum of w z by the arguments that are learned."""
+
+    z: np.ndarray  # (B, n)
+    lam: np.ndarray  # (B, m)
+    gradients: dict[str, np.ndarray]
+
+
+def exact(case: Case, w: Tensor) -> Truth:
+    """What is true of the problems of a case, for w (B, n)."""
     arguments = [getattr(case, name) for name in ("Q", "p", "G", "h")]
     guess = (po.qp.solve(*arguments).lam > 0).numpy()
     found = [_one(*one) for one in zip(*full(case, *arguments), w.numpy(), guess, strict=True)]
-    gradients = {name: np.stack([one[1][name]() for one in found]) for name in case.learned}
+    z, lam = (np.stack([one[k] for one in found]) for k in (0, 1))
+    gradients = {name: np.stack([makers[name]() for _, _, makers in found]) for name in case.learned}
     if case.V is not None:
         gradients["u0"] = -gradients["p"]
         gradients["V"] = -(case.signs.numpy()[..., None] * gradients["G"]).sum(0)
-    return np.stack([one[0] for one in found]).astype(float), gradients
+    return Truth(z.astype(float), lam, gradients)
 
 
 def _one(Q, p, G, h, w, active):
@@ -45,12 +63,16 @@ def _one(Q, p, G, h, w, active):
     multipliers, steps = np.zeros((2, len(G)))
     multipliers[active], steps[active] = lam, dy
     x, dx = z.astype(float), dz.astype(float)
-    return z, {
-        "Q": lambda: (np.outer(dx, x) + np.outer(x, dx)) / 2,
-        "p": lambda: dx,
-        "G": lambda: np.outer(steps, x) + np.outer(multipliers, dx),
-        "h": lambda: -steps,
-    }
+    return (
+        z,
+        multipliers,
+        {
+            "Q": lambda: (np.outer(dx, x) + np.outer(x, dx)) / 2,
+            "p": lambda: dx,
+            "G": lambda: np.outer(steps, x) + np.outer(multipliers, dx),
+            "h": lambda: -steps,
+        },
+    )
 
 
 def _solve(K: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -61,21 +83,38 @@ def _solve(K: np.ndarray, right: np.ndarray) -> np.ndarray:
     return x
 
 
-def errors(case: Case, z: Tensor, gradients: dict[str, Tensor], truth: tuple) -> dict[str, float | None]:
-    """The largest violated constraint; the largest errors of z and of any gradient, beside their largest entries.
+def errors(case: Case, z: Tensor, gradients: dict[str, Tensor], truth: Truth) -> dict[str, float | None]:
+    """The KKT residual, the largest violated constraint, and the largest errors of z and of any gradient.
 
-    ``case`` is the one that the truth is of; only the symmetric part of a gradient by Q has a meaning.
+    The last two are beside the largest entries. ``case`` is the one that the truth is of; only the symmetric part of a
+    gradient by Q has a meaning.
     """
     z, off = z.double().cpu(), {}
     for name, x in gradients.items():
         x = x.double().cpu().numpy()
-        off[name] = _relative((x + x.swapaxes(-1, -2)) / 2 if name == "Q" else x, truth[1][name])
+        off[name] = _relative((x + x.swapaxes(-1, -2)) / 2 if name == "Q" else x, truth.gradients[name])
     violation = ((case.G @ z[..., None])[..., 0] - case.h).clamp(min=0).max()
     return {
+        "residual": residual(*full(case, case.Q, case.p, case.G, case.h), z.numpy(), truth.lam),
         "violation": float(violation),
-        "solution": _relative(z.numpy(), truth[0]),
+        "solution": _relative(z.numpy(), truth.z),
         "gradient": max(off.values(), default=None),
     }
+
+
+def residual(Q, p, G, h, z, lam) -> float:
+    """The largest violation of a KKT condition in a batch, relative to its terms; all arrays (B, ...)."""
+    (Qz, Gz), pull = ((M @ z[..., None])[..., 0] for M in (Q, G)), (lam[:, None] @ G)[:, 0]
+    unit = _largest(h) + _largest(Gz)
+    return max(
+        (_largest(Qz + p + pull) / (_largest(Qz) + _largest(p) + _largest(pull))).max(),
+        (_largest((Gz - h).clip(min=0)) / unit).max(),
+        (_largest(lam * (h - Gz)) / np.where(lam.any(1), _largest(lam), 1.0) / unit).max(),
+    )
+
+
+def _largest(x: np.ndarray) -> np.ndarray:
+    return np.abs(x).max(1)
 
 
 def _relative(x: np.ndarray, truth: np.ndarray) -> float:

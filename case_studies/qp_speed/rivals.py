@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -18,6 +19,19 @@ FAR = 1e20  # stands for infinity in proxsuite
 
 
 def layer(case: Case) -> Callable:
+    """By torch alone."""
+    made = po.qp.QPLayer()
+
+    def solve(Q, p, G, h):
+        with patch("polyopt.qp.native.daqp", None):
+            return made(Q, p, G, h)
+
+    return solve
+
+
+def layer_with_daqp(case: Case) -> Callable:
+    import daqp  # noqa: F401
+
     return po.qp.QPLayer()
 
 
@@ -126,6 +140,7 @@ class Contender(NamedTuple):
 OURS, LINEAR = "polyopt", "linear layer"
 CONTENDERS = {
     OURS: Contender(layer, cuda=True),
+    "polyopt with daqp": Contender(layer_with_daqp),
     "polyopt, project": Contender(project, cuda=True, cone=True),
     "qpth": Contender(qpth, cuda=True),
     "proxsuite, QPLayer": Contender(proxsuite_layer),

@@ -17,13 +17,14 @@ from race import ABSENT, Result, middle, peak, race
 from rivals import CONTENDERS, LINEAR, OURS, PACKAGES
 from tqdm import tqdm
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "police_classification"))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from report import folder, markdown, parser, save, write
+from common.report import folder, markdown, parser, save, write
 
 HERE = Path(__file__).resolve().parent
 COLORS = {
     OURS: "#0072b2",
+    "polyopt with daqp": "#003a5d",
     "polyopt, project": "#56b4e9",
     "qpth": "#d55e00",
     "proxsuite, QPLayer": "#009e73",
@@ -144,10 +145,10 @@ def exactness(of: dict[str, Result]) -> str:
     rows = []
     for name, result in of.items():
         if result.errors:
-            cells = [result.errors[key] for key in ("violation", "solution", "gradient")]
+            cells = [result.errors[key] for key in ("residual", "violation", "solution", "gradient")]
             memory = "-" if result.memory is None else f"{result.memory:.0f}"
             rows.append([name, *("-" if x is None else f"{x:.0e}" for x in cells), memory])
-    return markdown(["contender", "violation", "error of z", "error of gradients", "peak MiB"], rows)
+    return markdown(["contender", "KKT residual", "violation", "error of z", "error of gradients", "peak MiB"], rows)
 
 
 def versions() -> dict[str, str]:

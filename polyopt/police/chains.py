@@ -22,6 +22,11 @@ class Hidden:
     linear: nn.Linear
     slope: float
 
+    def slopes(self, signs: Tensor, dtype: torch.dtype) -> Tensor:
+        """The slope of each unit in the piece with this sign, of the shape of ``signs``."""
+        one, slope = (torch.tensor(x, dtype=dtype, device=signs.device) for x in (1.0, self.slope))
+        return torch.where(signs > 0, one, slope)
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:

@@ -19,8 +19,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from polyopt.police.covering import Pair
 from polyopt.police.hulls import Hull
+from polyopt.police.pairs import Pair, separated
 
 
 class Voted(NamedTuple):
@@ -50,7 +50,7 @@ def vote(
     signs = 2.0 * votes.to(units.dtype) - 1.0
     distance = abs(means).masked_fill(~able, torch.inf)
     flips = 0
-    while same := [pair for pair in pairs if not ((signs[pair[0]] != signs[pair[1]]) & able).any()]:
+    while same := [pair for pair, apart in zip(pairs, separated(signs.T, pairs, able), strict=True) if not apart]:
         region = same[0][1]
         place = int(distance[region].argmin())
         if distance[region, place] == torch.inf:

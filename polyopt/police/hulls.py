@@ -48,6 +48,10 @@ class Hull:
         """The mean of the points, (n,)."""
         return self.points.mean(0)
 
+    def to(self, device: torch.device) -> Hull:
+        """The same on a device."""
+        return Hull(self.points.to(device), self.generators.to(device))
+
     def range(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """The least and the greatest pre-activation of each of the units (B, n + 1): two (B,)."""
         middle, reach = self.values(u), abs(u[:, :-1] @ self.generators.T).sum(1)
@@ -57,16 +61,56 @@ class Hull:
         """The pre-activations of the points, (B, P)."""
         return linear(self.points, u[:, :-1], u[:, -1]).T
 
-    def lowest(self, u: Tensor) -> Tensor:
-        """A point v~ (B, n + 1) with the least pre-activation of each unit (B, n + 1)."""
-        found = self.points[self.values(u).argmin(1)]
-        if len(self.generators):
-            found = found - (u[:, :-1] @ self.generators.T).sign() @ self.generators
-        return pad(found, (0, 1), value=1.0)
-
     def through(self, weight: Tensor, bias: Tensor, slopes: Tensor) -> Hull:
         """The image behind a layer whose units keep to pieces with these slopes (n_out,)."""
         return Hull(linear(self.points, weight, bias) * slopes, linear(self.generators, weight) * slopes)
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """N hulls as one: ``points`` (N, P, n), the first of a region again where it has fewer, ``generators`` (N, K, n).
+
+    Generators along the axes, as a box has them, are not among these, but in ``reach`` (N, n), the sum of their sizes.
+
+    >>> both = stack(hulls([Box([0.0], [1.0]), Box([3.0], [4.0])]))
+    >>> both.lowest(torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([[1.0, -1.0]], dtype=torch.float64))
+    tensor([[[0., 1.],
+             [4., 1.]]], dtype=torch.float64)
+    """
+
+    points: Tensor
+    generators: Tensor
+    reach: Tensor
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def lowest(self, u: Tensor, signs: Tensor) -> Tensor:
+        """Points v~ (B, N, n + 1) with the least ``s u v~`` of each unit (B, n + 1) and its signs (B, N)."""
+        w, s = u[:, :-1], signs.T[:, :, None]  # (N, B, 1)
+        if self.points.shape[1] == 1:
+            found = self.points
+        else:
+            place = (s * (w @ self.points.mT)).argmin(2, keepdim=True)
+            found = self.points.gather(1, place.expand(-1, -1, w.shape[1]))
+        found = found - (s * w).sign() * self.reach[:, None]
+        if self.generators.shape[1]:
+            found = found - (s * (w @ self.generators.mT)).sign() @ self.generators
+        return pad(found, (0, 1), value=1.0).transpose(0, 1)
+
+
+def stack(regions: Sequence[Hull] | Stack) -> Stack:
+    """The same regions."""
+    if isinstance(regions, Stack):
+        return regions
+    most = max(len(each.points) for each in regions)
+    points = [torch.cat([x, x[:1].expand(most - len(x), -1)]) for x in (each.points for each in regions)]
+    along = [(each.generators != 0).sum(1) == 1 for each in regions]
+    reach = [abs(each.generators[axis]).sum(0) for each, axis in zip(regions, along, strict=True)]
+    others = [each.generators[~axis] for each, axis in zip(regions, along, strict=True)]
+    most = max(map(len, others))
+    generators = [pad(x, (0, 0, 0, most - len(x))) for x in others]
+    return Stack(torch.stack(points), torch.stack(generators), torch.stack(reach))
 
 
 def hull(region: Region | Hull, like: Tensor | None = None) -> Hull:

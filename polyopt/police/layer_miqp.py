@@ -37,8 +37,8 @@ import pyomo.environ as pyo
 import torch
 from torch import Tensor
 
-from polyopt.police.covering import Pair, unseparated
 from polyopt.police.hulls import Hull
+from polyopt.police.pairs import Pair, unseparated
 from polyopt.police.projections import projections
 from polyopt.police.signs import sign_vectors
 from polyopt.police.solve_layer import read_layer

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from polyopt.police.covering import Pair
+from polyopt.police.pairs import Pair
 from polyopt.verify.affinity import AffineCertificate
+from polyopt.verify.violation import Violation
 
 
 class EnforcementError(ValueError):
@@ -41,7 +43,8 @@ class Report:
 
     On region i the network is ``slope[i] x + offset[i]``, and ``difference[i, j]`` is the largest coefficient in which
     two of these maps differ. ``separated`` names the layers that separate each pair. ``certificates`` are those of
-    `polyopt.affine_on`, one for each region.
+    `polyopt.affine_on`, one for each region, and ``violations`` those of `polyopt.verify.violation`, one for each
+    constraint of an `MPOLICE` model.
     """
 
     cost: float
@@ -54,6 +57,7 @@ class Report:
     offset: Tensor  # (N, n_out)
     difference: Tensor  # (N, N)
     certificates: list[AffineCertificate]
+    violations: list[Violation] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [
@@ -63,4 +67,9 @@ class Report:
         ]
         margin = min(float(c.margin) for c in self.certificates)
         proof = f"{len(self.certificates)} regions proven to lie in a linear region each, margin {margin:.3g}"
-        return "\n".join([*lines, proof])
+        kept = [
+            f"constraint {k}: {found.status}, violated by at least {found.value:.3g} and at most {found.bound:.3g}"
+            + (f" (by MILP {found.milp_bound:.3g})" if math.isfinite(found.milp_bound) else "")
+            for k, found in enumerate(self.violations)
+        ]
+        return "\n".join([*lines, proof, *kept])

@@ -11,7 +11,8 @@ is bound together by its signs only: once they are fixed, it is one projection f
     minimize sum_n c[n, s_n]   over sign vectors s_n that cover all pairs,      c[n, s] = the projection's cost
 
 which is exact: for given signs the least of the sum is the sum of the least, and signs for which a unit has no solution
-cost infinity. `polyopt.police.signs` holds c, `polyopt.police.covering` chooses. If the cheapest signs of each unit
+cost infinity. `polyopt.police.signs` holds c as a table, or `polyopt.police.tree` for many regions, and
+`polyopt.police.covering` chooses. If the cheapest signs of each unit
 separate all pairs already, they are the optimum, and nothing has to be chosen.
 
 A pair (i, j) cannot be separated if each sign vector with s_i != s_j has a Farkas proof against it: nonnegative weights
@@ -25,23 +26,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from polyopt.police.covering import Cover, Pair, cover, parted, unseparated
+from polyopt.police.covering import Cover, cover
 from polyopt.police.heuristics import vote
 from polyopt.police.hulls import Hull, hulls
+from polyopt.police.pairs import Pair, separated, unseparated
+from polyopt.police.pricing import Clock, OutOfTime, Pricing, no_prices
 from polyopt.police.projections import projections
 from polyopt.police.signs import Table
+from polyopt.police.tree import Tree
 from polyopt.qp import Status
 from polyopt.regions import Region
 
 Rule = Literal["exact", "majority", "mean"]
 RULES = ("exact", "majority", "mean")
+MOST_ENTRIES = 2**19  # of a table
 GAP = 1e-7  # of the cost, between it and its bound at an optimum
 
 
@@ -88,8 +93,9 @@ def solve_layer(
     ``where_possible`` only pairs that some sign vector separates, or some of them where the units are too few for all.
     ``signs`` is "exact" or a rule of `polyopt.police.heuristics`. The work is in float64, on the weight's device.
 
-    ValueError for shapes that do not fit, a margin that is not positive, numbers that are not finite, and sign vectors
-    too many for a table.
+    At the time limit, in seconds, the answer is the cheapest of what was found so far and what the rules give.
+
+    ValueError for shapes that do not fit, a margin that is not positive, and numbers that are not finite.
 
     >>> from polyopt import Box
     >>> weight, bias = torch.tensor([[1.0], [1.0]]), torch.tensor([1.0, 0.0])  # x + 1, x
@@ -115,49 +121,66 @@ def solve_layer(
     return LayerSolution(**found, seconds=time.perf_counter() - begin)
 
 
+_UNKNOWN = Cover(None, math.inf, 0.0)
+_SPOILT = {
+    "status": "unresolved",
+    "bound": 0.0,
+    "reason": "rounding errors spoil projections: regions nearly touch, measured by their size or by the margin",
+}
+
+
 def _exactly(units, regions, margin, pairs, able, where_possible, deadline, _) -> dict:
-    def late() -> bool:
-        return time.perf_counter() > deadline
+    clock = Clock(deadline)
+    large = len(units) * 2 ** len(regions) > MOST_ENTRIES
+    costs = (Tree if large else Table)(regions, units, margin, clock)
+    inseparable, wanted = (), pairs
+    try:
+        if not all(separated(costs.cheapest().signs, pairs, able)):
+            inseparable = costs.inseparable(pairs)
+        wanted = [pair for pair in pairs if pair not in inseparable]
+        if inseparable and not where_possible and costs.unresolved:
+            return _late(units, regions, margin, pairs, able, where_possible, _UNKNOWN, costs) | _SPOILT
+        if inseparable and not where_possible:
+            return _nothing("infeasible", bound=math.inf, inseparable=inseparable, reason=_meet(inseparable, regions))
+        chosen = cover(costs, wanted, len(regions), able, clock)
+        if chosen.short and where_possible:
+            wanted, chosen = _as_many(costs, wanted, len(regions), able, clock)
+    except OutOfTime:
+        chosen = Cover(None, math.inf, float(costs.least(no_prices(len(regions), able.double())).sum()))
+    if chosen.bound == math.inf and costs.unresolved:
+        return _late(units, regions, margin, wanted, able, where_possible, _UNKNOWN, costs) | _SPOILT
+    if chosen.bound == math.inf:
+        return _too_few(chosen, inseparable, able)
+    if chosen.cost - chosen.bound > GAP * chosen.cost or chosen.signs is None:
+        found = _late(units, regions, margin, wanted, able, where_possible, chosen, costs)
+    else:
+        found = _written(costs.points(chosen.signs), chosen.signs, chosen.cost, wanted, able) | {"status": "optimal"}
+    if costs.unresolved:
+        return found | {"inseparable": inseparable} | _SPOILT
+    return found | {"bound": min(chosen.bound, found["cost"]), "inseparable": inseparable}
 
-    table = Table(regions, units, margin)
-    sides = parted(table.signs, pairs)
-    cheapest = table.cheapest(late)
-    if cheapest is None or not (sides[cheapest] & able[:, None]).any(0).all():
-        table.decide()
-    inseparable = tuple(pair for k, pair in enumerate(pairs) if _never(table, sides[:, k], late))
-    if inseparable and not where_possible:
-        return _nothing(
-            "infeasible", bound=math.inf, inseparable=inseparable, reason=_meet(table, inseparable, regions)
-        )
-    wanted = [pair for pair in pairs if pair not in inseparable]
-    chosen = cover(table, wanted, able, deadline)
-    if chosen.short and where_possible:
-        wanted, chosen = _as_many(table, wanted, able, deadline)
-    if chosen.columns is None:
-        return _without(chosen, inseparable, len(units), int(able.sum()))
-    found = _written(table.solved(chosen.columns), table.signs[chosen.columns], chosen.cost, wanted, able)
-    open_ = chosen.bound < chosen.cost - GAP * chosen.cost
-    status = "unresolved" if table.unresolved else "time limit" if open_ else "optimal"
-    return found | {
-        "status": status,
-        "bound": 0.0 if table.unresolved else chosen.bound,
-        "inseparable": inseparable,
-    }
+
+def _late(units, regions, margin, pairs, able, where_possible, chosen: Cover, costs: Pricing) -> dict:
+    """The cheapest of the cover found so far and what the rules give, if these separate as many pairs."""
+    rules = [_by_rule(units, regions, margin, pairs, able, where_possible, math.inf, rule) for rule in RULES[1:]]
+    if chosen.signs is not None:
+        rules.append(_written(costs.points(chosen.signs), chosen.signs, chosen.cost, pairs, able))
+    best = min(rules, key=lambda found: (-len(found["separated"]), found["cost"]))
+    if best["weight"] is None:
+        best = _nothing("", reason="no signs were found in time, and the rules majority and mean failed")
+    return best | {"status": "time limit", "flips": 0}
 
 
-def _as_many(table: Table, pairs: list[Pair], able: Tensor, deadline: float) -> tuple[list[Pair], Cover]:
+def _as_many(costs: Pricing, pairs: list[Pair], count: int, able: Tensor, clock: Clock) -> tuple[list[Pair], Cover]:
     """Some of the pairs, to which no other can be added, and their cover."""
-    kept, chosen = [], cover(table, [], able, deadline)
+    kept, chosen = [], cover(costs, [], count, able, clock)
     for pair in pairs:
-        more = cover(table, [*kept, pair], able, deadline)
-        if more.columns is not None:
+        if clock.left() < 0:
+            break
+        more = cover(costs, [*kept, pair], count, able, clock)
+        if more.signs is not None:
             kept, chosen = [*kept, pair], more
     return kept, chosen
-
-
-def _never(table: Table, side: Tensor, late: Callable[[], bool]) -> bool:
-    """Whether no sign vector with this pair on different sides has a solution."""
-    return table.reach(side, late) is None and bool(table.struck[side].all())
 
 
 def _by_rule(units, regions, margin, pairs, able, where_possible, deadline, rule) -> dict:
@@ -167,7 +190,9 @@ def _by_rule(units, regions, margin, pairs, able, where_possible, deadline, rule
     found = projections(regions, units, voted.signs.T.contiguous(), margin)
     wrong = (found.status != Status.OPTIMAL).nonzero()[:, 0].tolist()
     if wrong:
-        reason = f"units {_some(wrong)} cannot have the signs that were voted for: the hulls of the two sides meet"
+        proven = (found.status[wrong] == Status.INFEASIBLE).all()
+        why = "the hulls of the two sides meet" if proven else "rounding errors spoil their projections"
+        reason = f"units {_some(wrong)} cannot have the signs that were voted for: {why}"
         return _nothing("failed", reason=reason, flips=voted.flips)
     cost = float(found.cost.sum())
     return _written(found.u, voted.signs.T, cost, pairs, able) | {"status": "feasible", "flips": voted.flips}
@@ -175,7 +200,7 @@ def _by_rule(units, regions, margin, pairs, able, where_possible, deadline, rule
 
 def _written(units: Tensor, signs: Tensor, cost: float, pairs: list[Pair], able: Tensor) -> dict:
     """New units (units, n + 1) with signs (units, N)."""
-    apart = (parted(signs, pairs) & able[:, None]).any(0).tolist()
+    apart = separated(signs, pairs, able)
     return _nothing("") | {
         "weight": units[:, :-1].contiguous(),
         "bias": units[:, -1].contiguous(),
@@ -185,13 +210,10 @@ def _written(units: Tensor, signs: Tensor, cost: float, pairs: list[Pair], able:
     }
 
 
-def _without(chosen: Cover, inseparable: tuple[Pair, ...], units: int, able: int) -> dict:
-    """What there is to say where no signs were found."""
-    if chosen.bound < math.inf:
-        return _nothing("time limit", bound=chosen.bound, inseparable=inseparable, reason="no signs were found in time")
+def _too_few(chosen: Cover, inseparable: tuple[Pair, ...], able: Tensor) -> dict:
     reason = (
-        f"each of the pairs {_some(chosen.short)} can be separated, but {able} of {units} units are too few for all of "
-        "them; make the layer wider, or separate some pairs in other layers"
+        f"each of the pairs {_some(chosen.short)} can be separated, but {int(able.sum())} of {len(able)} units are too "
+        "few for all of them; make the layer wider, or separate some pairs in other layers"
     )
     return _nothing("infeasible", bound=math.inf, inseparable=inseparable, reason=reason)
 
@@ -201,11 +223,11 @@ def _nothing(status: str, **known) -> dict:
     return {"status": status, **empty, "inseparable": (), "reason": "", "flips": 0} | known
 
 
-def _meet(table: Table, pairs: tuple[Pair, ...], regions: Sequence[Hull]) -> str:
+def _meet(pairs: tuple[Pair, ...], regions: Sequence[Hull]) -> str:
     return (
         f"the images of the pairs {_some(pairs)} cannot be on different sides of any unit that cuts none of the "
-        f"{len(regions)} images: all {int(table.struck.sum())} sign vectors that do this have a Farkas proof against "
-        "them; separate them in an earlier layer, or see police.separable"
+        f"{len(regions)} images: all sign vectors that do this have a Farkas proof against them; separate them in an "
+        "earlier layer, or see police.separable"
     )
 
 

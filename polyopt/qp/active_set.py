@@ -35,7 +35,8 @@ def goldfarb_idnani(
     """The solutions z (B, n), multipliers lam (B, m) and nu (B, k), status (B,) and iterations (B,).
 
     Q (n, n), p (n,), G (m, n), h (m,), A (k, n), b (k,) all have a leading dimension, 1 where the batch shares them, or
-    B. The work is done in float64, and the results have the type of p. Each iteration takes in up to 4 rows.
+    B. The work is done in float64, and the results have the type of p. Each iteration takes in up to 4 rows. No
+    gradients flow.
 
     OPTIMAL: Q z + p + G'lam + A'nu = 0, lam >= 0. INFEASIBLE: z is NaN, and lam >= 0 with G'lam + A'nu = 0 and
     h'lam + b'nu = -1 proves it. ITERATION_LIMIT: all are NaN; ``max_iterations`` was not enough, or rounding errors
@@ -51,7 +52,7 @@ def goldfarb_idnani(
             [1., 2.]]), tensor([1., 0.]))
     """
     batch, dtype = max(len(x) for x in (Q, p, G, h, A, b)), p.dtype
-    Q, p, G, h, A, b = (x.double() for x in (Q, p, G, h, A, b))
+    Q, p, G, h, A, b = (x.detach().double() for x in (Q, p, G, h, A, b))
     L, info = torch.linalg.cholesky_ex(Q)
     if bool((info > 0).any()):
         raise ValueError(f"Q of problem {int(info.argmax())} is not positive definite; use the interior point")

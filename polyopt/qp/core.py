@@ -1,10 +1,12 @@
 """Solve a batch whose problems are thought to have solutions, by the form that suits its shape.
 
-- Q positive definite, and few rows, or small: in the multipliers (`polyopt.qp.condense`). Block principal pivoting
-  first, or the dual active set where rows are a handful or more than variables, for most problems end there; the
-  interior point for the others.
-- Many rows, or Q only semidefinite: scaled, in z. The interior point for all, then pivoting among the rows that it
-  finds active or nearly so.
+- Q positive definite, and few rows, or few that matter: in the multipliers (`polyopt.qp.condense`). First come block
+  principal pivoting, the dual active set for a handful of variables and rows, or daqp (`polyopt.qp.native`), and most
+  problems end there; the interior point is for the others.
+- Many rows that matter, or Q only semidefinite: scaled, in z. The interior point for all, then pivoting among the rows
+  that it finds active or nearly so.
+
+How many rows matter is judged by how many the minimiser without constraints violates.
 
 Either way the active set that is found gives the solution to machine precision (`polyopt.qp.polish`). Where it does
 not, the interior point's own answer stands if it is good.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -23,7 +25,8 @@ from polyopt.qp.active import ActiveSystem
 from polyopt.qp.active_set import goldfarb_idnani
 from polyopt.qp.condense import Condensed, Hessian, condense, factor_hessian
 from polyopt.qp.interior import interior
-from polyopt.qp.linalg import cholesky_solve, largest, transposed_times
+from polyopt.qp.linalg import cholesky_solve, largest, times, transposed_times
+from polyopt.qp.native import by_daqp, suits_daqp
 from polyopt.qp.newton import Dual, Primal, multipliers
 from polyopt.qp.pivoting import pivot
 from polyopt.qp.polish import ORIGIN, Polished, polish
@@ -32,9 +35,12 @@ from polyopt.qp.scaling import Scaling, equilibrate, unscaled
 
 # a product costs a fourth of a Cholesky factorisation, flop by flop, so that the dual form pays up to this many rows
 DUAL_SHAPE = 1.5
+MANY = 4  # rows a variable, for which the multipliers are too many
+VIOLATED = 2 / 3  # rows a variable: up to so many, pivoting is faster than the interior point in z
 PRECISION = {torch.float64: 1e-7, torch.float32: 1e-3}  # relative, of a solution that could not be polished
-TINY, SMALL = 16, 128  # rows, up to which the dual active set is faster than pivoting, and than the primal form
-METHODS = ("auto", "active-set", "interior")  # the last without another method before it
+TINY, SMALL = 16, 128  # rows, up to which the dual active set is faster than the interior point in z; with equalities
+Method = Literal["auto", "active-set", "interior"]  # the last without another method before it
+METHODS = get_args(Method)
 FLOOR = 1e-3  # of the size of the objective of a scaled problem
 
 
@@ -61,26 +67,48 @@ class Answer:
     adjoint: Adjoint
 
 
-def check_method(method: str) -> None:
+def check_method(method: Method) -> None:
     """ValueError for a method that there is not."""
     if method not in METHODS:
         raise ValueError(f"qp: method is {method!r}, but must be one of {', '.join(map(repr, METHODS))}")
 
 
-def answer(problem: Problem, limit: int, method: str = "auto") -> Answer:
+def answer(problem: Problem, limit: int, method: Method = "auto") -> Answer:
     """Solve the problems with at most ``limit`` interior-point iterations each, by one of `METHODS`."""
     hessian = factor_hessian(problem.Q)
-    rows, n = problem.equalities + problem.inequalities, problem.p.shape[1]
     strict = not (hessian.delta > 0).any()
     if method == "active-set" and not strict:
         raise ValueError("qp: method 'active-set' needs a positive definite Q; use 'auto'")
-    few = strict and rows <= DUAL_SHAPE * n
-    small = strict and (rows <= TINY or (not few and rows <= SMALL))
-    if method == "active-set" or (method == "auto" and small and problem.inequalities):
+    if not problem.inequalities:
+        return dual(problem, hessian, limit, _pivot)
+    if method == "active-set":
         return dual(problem, hessian, limit, _active_set)
-    if few or not problem.inequalities:
-        return dual(problem, hessian, limit, _untried if method == "interior" and problem.inequalities else _pivot)
-    return primal(problem, limit)
+    if method == "interior":
+        return dual(problem, hessian, limit, _untried) if strict and few(problem) else primal(problem, limit)
+    if strict and suits_daqp(problem):
+        return dual(problem, hessian, limit, _daqp)
+    if strict and (few(problem) or matter_few(problem, hessian)):
+        return dual(problem, hessian, limit, _pivot)
+    small = problem.equalities + problem.inequalities <= (SMALL if problem.equalities else TINY)
+    return dual(problem, hessian, limit, _active_set) if strict and small else primal(problem, limit)
+
+
+def few(problem: Problem) -> bool:
+    """Whether rows are few beside variables; of two with opposite sides, as in -1 <= z <= 1, at most one is active."""
+    half = problem.inequalities // 2
+    limit = DUAL_SHAPE * problem.p.shape[1] - problem.equalities
+    if half * 2 == problem.inequalities > limit >= half:
+        return torch.equal(problem.G[:, :half], -problem.G[:, half:])
+    return problem.inequalities <= limit
+
+
+def matter_few(problem: Problem, hessian: Hessian) -> bool:
+    """Whether the minimisers without constraints violate few rows; they say nothing where there are equalities."""
+    n = problem.p.shape[1]
+    if problem.equalities or problem.inequalities > MANY * n:
+        return False
+    violated = times(problem.G, -cholesky_solve(hessian.L, problem.p)) > problem.h
+    return bool(violated.sum(-1).double().mean() <= VIOLATED * n)
 
 
 class Found(NamedTuple):
@@ -98,6 +126,11 @@ def _active_set(problem: Problem, condensed: Condensed) -> Found:
     _, lam, nu, status, iterations = goldfarb_idnani(**vars(problem), max_iterations=limit)
     active, solved = torch.cat([torch.ones_like(nu, dtype=torch.bool), lam > 0], -1), status == Status.OPTIMAL
     return Found(active, solved, iterations, torch.where(solved[:, None], torch.cat([nu, lam], -1), 0))
+
+
+def _daqp(problem: Problem, condensed: Condensed) -> Found:
+    """By daqp."""
+    return Found(*by_daqp(problem))
 
 
 def _pivot(problem: Problem, condensed: Condensed) -> Found:
@@ -180,7 +213,10 @@ def choose(
     origin = ORIGIN * largest(condensed.q)
     # rows that were left out of the polish may be violated
     precise = relative_error(problem, polished.z, polished.y, origin, floor) <= PRECISION[z.dtype]
-    taken = (polished.accepted & precise)[:, None]
+    solved = polished.accepted & precise
+    if solved.all():
+        return polished.z, polished.y, solved
+    taken = solved[:, None]
     z, y = torch.where(taken, polished.z, z), torch.where(taken, polished.y, y)
     return z, y, relative_error(problem, z, y, origin, floor) <= PRECISION[z.dtype]
 

@@ -21,12 +21,10 @@ Source: Amos and Kolter, OptNet, ICML 2017, section 3, Theorem 1.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from polyopt.qp.core import Adjoint, check_method, spread
+from polyopt.qp.core import Adjoint, Method, check_method, spread
 from polyopt.qp.linalg import transposed_times
 from polyopt.qp.problem import Problem, read
 from polyopt.qp.shares import answers, at_once, joined
@@ -37,7 +35,7 @@ REFINEMENTS = 8
 class QPLayer(nn.Module):
     """z = argmin 1/2 z'Qz + p'z subject to G z <= h and A z = b, differentiable in all six arguments.
 
-    Shapes, precision and errors are those of `polyopt.qp.solve`; z is (B, n), or (n,) where no argument has a batch
+    Arguments, methods and errors are those of `polyopt.qp.solve`; z is (B, n), or (n,) where no argument has a batch
     dimension. Under autocast, and for half precision, the problem is solved in float32 all the same. Under
     torch.compile the layer is a graph break.
 
@@ -53,7 +51,7 @@ class QPLayer(nn.Module):
     (tensor([[0.5000, 0.5000]], dtype=torch.float64), tensor([[-0.5000,  0.5000]], dtype=torch.float64))
     """
 
-    def __init__(self, method: Literal["auto", "active-set", "interior"] = "auto", max_iterations: int = 60):
+    def __init__(self, method: Method = "auto", max_iterations: int = 60):
         super().__init__()
         check_method(method)
         self.method, self.max_iterations = method, max_iterations

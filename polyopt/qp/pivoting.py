@@ -22,6 +22,7 @@ from polyopt.qp.linalg import largest, transposed_times
 
 PATIENCE = 3  # rounds without a new least count of wrong rows
 ROUNDS = 30
+PAUSE = 3  # rounds on CUDA between looks at what is finished, for which the host waits
 
 
 def pivot(condensed: Condensed, guess: Tensor, equalities: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,19 +39,21 @@ def pivot(condensed: Condensed, guess: Tensor, equalities: int) -> tuple[Tensor,
     best = torch.full_like(rounds, count + 1)
     small = 1e3 * torch.finfo(q.dtype).eps * largest(q / scale)
     y, index = torch.zeros_like(q), torch.arange(batch, device=guess.device)
-    for _ in range(ROUNDS):
+    going, wait = torch.ones_like(rounds, dtype=torch.bool), 1 if q.device.type == "cpu" else PAUSE
+    for done in range(1, ROUNDS + 1):
         y[index] = factor(K, active[index], index).multipliers(-q[index])
         slack, pull = (q + transposed_times(K, y)) / scale, y * scale
         tolerance = torch.maximum(small, 1e3 * torch.finfo(q.dtype).eps * largest(pull))
         wrong = inequality & torch.where(active, pull < -tolerance, slack < -tolerance)
         wrongs = wrong.sum(-1)
-        rounds[index] += 1
+        rounds += going
         left = torch.where(wrongs < best, PATIENCE, left - 1)
         best = torch.minimum(best, wrongs)
         last = wrong.flip(-1).cumsum(-1).flip(-1) == 1
         going = wrongs > 0
         active = active ^ (wrong & (last | (left > 0)[:, None]))
-        index = going.nonzero()[:, 0]
-        if not len(index):
-            break
+        if done % wait == 0:
+            index = going.nonzero()[:, 0]
+            if not len(index):
+                break
     return active & ((pull > tolerance) | ~inequality), wrongs == 0, rounds

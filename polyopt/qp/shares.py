@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from polyopt.qp.condense import factor_hessian
-from polyopt.qp.core import Answer, answer
+from polyopt.qp.core import Answer, Method, answer
 from polyopt.qp.problem import Problem
 
 WORTHWHILE = 1e6  # of one matrix's entries times the batch, for threads to pay
 
 
-def answers(problem: Problem, limit: int, method: str) -> list[Answer]:
+def answers(problem: Problem, limit: int, method: Method) -> list[Answer]:
     """The answers of the shares of a batch, in order; see `polyopt.qp.core.answer`."""
     n, rows, batch = problem.p.shape[1], problem.equalities + problem.inequalities, problem.batch
     threads = 1 if problem.p.device.type != "cpu" or batch * max(n, rows) ** 2 < WORTHWHILE else torch.get_num_threads()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from polyopt.qp.certificates import farkas, ray
-from polyopt.qp.core import Answer, check_method
+from polyopt.qp.core import Answer, Method, check_method
 from polyopt.qp.problem import Problem, Solution, Status, read
 from polyopt.qp.shares import answers, joined
 
@@ -21,7 +19,7 @@ def solve(
     A: Tensor | None = None,
     b: Tensor | None = None,
     *,
-    method: Literal["auto", "active-set", "interior"] = "auto",
+    method: Method = "auto",
     max_iterations: int = 60,
 ) -> Solution:
     """Solve the problems min 1/2 z'Qz + p'z subject to G z <= h and A z = b, all at once.
@@ -30,11 +28,11 @@ def solve(
     and any of them with a batch dimension B in front; one without it is shared by all problems. G and h, and A and b,
     may be None. At least float32 is used, and the finest precision given; float64 gives solutions to machine precision.
 
-    ``method`` "auto" chooses by shape; "active-set" begins with the dual active set, for which Q must be positive
-    definite; "interior" is the interior point for all, whose iterations ``max_iterations`` bounds. No gradients flow;
-    see `QPLayer`. ValueError for shapes that do not fit, numbers that are not finite, and Q that is not positive
-    semidefinite. Problems without a solution say so in their status, with a proof, see `Solution`, and do no harm to
-    the others.
+    ``method`` "auto" chooses by shape, and daqp for small problems where it is installed; "active-set" begins with the
+    dual active set, for which Q must be positive definite; "interior" is the interior point for all, whose iterations
+    ``max_iterations`` bounds. No gradients flow; see `QPLayer`. ValueError for shapes that do not fit, numbers that are
+    not finite, and Q that is not positive semidefinite. Problems without a solution say so in their status, with a
+    proof, see `Solution`, and do no harm to the others.
 
     Source: Amos and Kolter, OptNet, ICML 2017, section 3.1; the parts of the method are listed in `polyopt.qp.core`.
 

@@ -5,10 +5,11 @@ For rows E (k, n_out) and right-hand sides f (k,) the violation is
     V = max over x in the region, and over r, of  (E net(x) - f)_r      of E net(x) <= f     "le"
                                                  |E net(x) - f|_r      of E net(x)  = f     "eq"
 
-and "eq" is "le" for the rows E and -E together. It lies between three numbers, value <= V <= bound, milp_bound:
+and "eq" is "le" for the rows E and -E together; with a slope S (k, n_in), f + S x stands for f. V lies between three
+numbers, value <= V <= bound, milp_bound:
 
 - ``bound``       Where every unit keeps to one piece on the region, net(x) = A x + c there (`polyopt.verify.pattern`),
-                  and V = max_r h((E A)_r) + (E c - f)_r with the region's support function h. All of it is rounded
+                  and V = max_r h((E A - S)_r) + (E c - f)_r with the region's support function h. All of it is rounded
                   outwards. Where a unit changes its piece the bound is infinite.
 - ``milp_bound``  The maximum of each row as a mixed-integer linear program over the region, with no use of the above
                   (`polyopt.verify.deviation`). CROWN bounds the rows too, and the lesser bound counts: over an
@@ -37,8 +38,8 @@ import pyomo.environ as pyo
 from polyopt.activations import Smooth
 from polyopt.bounds.crown import crown
 from polyopt.bounds.result import Interval
-from polyopt.layers import Affine, broadcasts
-from polyopt.network import Network
+from polyopt.layers import Add, Affine, broadcasts
+from polyopt.network import INPUT, Network
 from polyopt.regions import Region
 from polyopt.regions.region import finite
 from polyopt.verify.affinity import AffineCertificate
@@ -78,6 +79,7 @@ def violation(
     f,
     kind: str = "le",
     *,
+    slope=None,
     certificate: AffineCertificate | None = None,
     milp: bool = True,
     tolerance: float | None = None,
@@ -85,11 +87,11 @@ def violation(
 ) -> Violation:
     """How far ``E net(x) <= f`` (``kind="le"``) or ``E net(x) = f`` (``"eq"``) is violated at most on a region.
 
-    E is (k, n_out), f (k,). A ``certificate`` of `polyopt.affine_on` for this network and region spares computing the
-    network's map again; without a margin in it nothing is known of that map. ``milp=False`` solves no programs.
-    ``tolerance`` is what counts as satisfied, an absolute number: by default 0 for "le", and 1e-9 times the scale for
-    "eq" (see the module). ``time_limit`` in seconds stops the programs, and what is known by then is returned; some
-    points are always tried.
+    E is (k, n_out), f (k,); with a ``slope`` S (k, n_in), the right-hand side is ``f + S x``. A ``certificate`` of
+    `polyopt.affine_on` for this network and region spares computing the network's map again; without a margin in it
+    nothing is known of that map. ``milp=False`` solves no programs. ``tolerance`` is what counts as satisfied, an
+    absolute number: by default 0 for "le", and 1e-9 times the scale for "eq" (see the module). ``time_limit`` in
+    seconds stops the programs, and what is known by then is returned; some points are always tried.
 
     Raises ValueError for shapes that do not fit, numbers that are not finite, unknown kinds, a region that is a batch,
     empty or unbounded, and a certificate that a value of the network contradicts.
@@ -106,9 +108,9 @@ def violation(
     """
     begin = time.perf_counter()
     _check(net, region, kind, tolerance, time_limit)
-    E, f = _constraint(net, E, f)
-    rows, sides = _one_sided(kind, E), _one_sided(kind, f)
-    excess = _followed(net, Affine(rows, -sides))
+    E, f, S = _constraint(net, E, f, slope)
+    rows, sides, slopes = (_one_sided(kind, part) for part in (E, f, S))
+    excess = _followed(net, Affine(rows, -sides), Affine(-slopes, None))
 
     def remaining() -> float:
         return math.inf if time_limit is None else time_limit - (time.perf_counter() - begin)
@@ -119,10 +121,12 @@ def violation(
         output, shifted, bound = crown(net, region).output, None, math.inf
         points = [region.sample(SAMPLES, np.random.default_rng(0))]
     else:
-        output, shifted = Interval(numbers.lower(known), numbers.upper(known)), numbers.combine([rows], [known], -sides)
+        output = Interval(numbers.lower(known), numbers.upper(known))
+        shifted = numbers.combine([rows, -slopes], [known, numbers.identity()], -sides)
         bound = _greatest(numbers.upper(shifted))
         points = [region.center[None], maximizers(region, shifted.mid[:, :-1])]
-    scale = float((abs(E) @ np.maximum(abs(output.lower), abs(output.upper)) + abs(f)).max())
+    sizes, reach = (np.maximum(abs(box.lower), abs(box.upper)) for box in (output, region.bounding_box()))
+    scale = float((abs(E) @ sizes + abs(f) + abs(S) @ reach).max())
     milp_bound = math.inf
     if milp and math.isfinite(scale):
         milp_bound, found = _programs(excess, region, scale or 1.0, remaining)
@@ -197,13 +201,17 @@ def _check(net, region, kind, tolerance, time_limit=None) -> None:
     region.bounding_box()  # ValueError where it is empty or unbounded
 
 
-def _constraint(net: Network, E, f) -> tuple[np.ndarray, np.ndarray]:
+def _constraint(net: Network, E, f, slope) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     E, f = finite("violation", "E", E, "(k, n_out)"), finite("violation", "f", f, "(k,)")
     if E.shape[1] != net.output_size or len(E) != len(f) or not len(E):
         raise ValueError(
             f"violation: E has shape {E.shape}, f {f.shape}; they must be (k, {net.output_size}) and (k,) with k >= 1"
         )
-    return E, f
+    wanted = (len(E), net.input_size)
+    S = np.zeros(wanted) if slope is None else finite("violation", "slope", slope, "(k, n_in)")
+    if S.shape != wanted:
+        raise ValueError(f"violation: slope has shape {S.shape}, but must be {wanted}")
+    return E, f, S
 
 
 def _slopes(net: Network, E, D, g) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -225,11 +233,14 @@ def _one_sided(kind: str, rows: np.ndarray) -> np.ndarray:
     return np.concatenate([sign * rows for sign in _SIGNS[kind]])
 
 
-def _followed(net: Network, layer: Affine) -> Network:
-    """The network with one more layer."""
+def _followed(net: Network, behind: Affine, beside: Affine) -> Network:
+    """``behind(net(x)) + beside(x)``."""
     layers = [(node.name, node.layer, node.inputs) for node in net.nodes]
     name = "_" + max((node.name for node in net.nodes), key=len)  # longer than all others, and thus a new one
-    return Network([*layers, (name, layer, [net.nodes[-1].name])], net.input_shape)
+    layers.append((name, behind, [net.nodes[-1].name]))
+    if beside.weight.any():
+        layers += [(f"{name}_", beside, [INPUT]), (f"{name}__", Add(), [name, f"{name}_"])]
+    return Network(layers, net.input_shape)
 
 
 def _map(net: Network, numbers: Rounded, certificate=None, remaining: Callable[[], float] = lambda: math.inf):

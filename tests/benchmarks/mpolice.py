@@ -1,9 +1,10 @@
 """What a layer of mPOLICE and `polyopt.police.enforce` cost, beside the paper's pipeline where cvxpy is installed.
 
-    python tests/benchmarks/mpolice.py [--runs 11] [--threads 1] [--json]
+    python tests/benchmarks/mpolice.py [--runs 11] [--threads 1] [--time-limit 60] [--json]
 
 N polygons of P vertices lie on a ring. "first" is a layer of 2 inputs, "second" one of as many inputs as units behind
-it, "apart" a first layer far from the ring, of which hardly a unit separates any of them. The contenders are
+it, "apart" a first layer far from the ring, of which hardly a unit separates any of them; "boxes" lie in a grid, more
+of them than a table of sign vectors has room for, or in 784 dimensions. The contenders are
 `polyopt.police.solve_layer` with exact signs and with majority, and the paper's pipeline: majority signs, then one
 quadratic program a layer in cvxpy with SCS, as published; it is left out if cvxpy is not installed. Times are medians
 in milliseconds.
@@ -36,6 +37,8 @@ LAYERS = [  # kind, regions, units, vertices
     ("apart", 8, 64, 8),
     ("apart", 12, 256, 8),
 ]
+
+BOXES = [(16, 1, 64, 0.2), (24, 1, 64, 0.2), (16, 2, 64, 0.2), (24, 2, 64, 0.2), (24, 3, 64, 0.2), (2, 784, 64, 0.05)]
 
 
 def ring(count: int, vertices: int, shift: float) -> list[po.VPolytope]:
@@ -82,6 +85,27 @@ def published(weight, bias, images):
     return problem.value
 
 
+def boxes(count: int, inputs: int, units: int, radius: float):
+    """Boxes near the points of a grid and a layer that separates some of them."""
+    rng = np.random.default_rng(0)
+    side = int(np.ceil(count ** (1 / inputs)))
+    places = rng.random((count, inputs)) if inputs > 64 else grid(rng.permutation(side**inputs)[:count], side, inputs)
+    regions = [po.Box.ball(place, radius) for place in places]
+    scale = inputs**-0.5
+    weight, bias = rng.uniform(-scale, scale, (units, inputs)), rng.uniform(-scale, scale, units)
+    return torch.tensor(weight), torch.tensor(bias), hulls(regions)
+
+
+def grid(places: np.ndarray, side: int, dimensions: int) -> np.ndarray:
+    return np.stack(np.unravel_index(places, (side,) * dimensions), 1).astype(float)
+
+
+def many(count: int, inputs: int, units: int, radius: float, time_limit: float) -> dict:
+    found = solve_layer(*boxes(count, inputs, units, radius), MARGIN, time_limit=time_limit)
+    row = {"kind": "boxes", "regions": count, "inputs": inputs, "units": units, "time_limit": time_limit}
+    return row | {"ms": 1000 * found.seconds, "cost": found.cost, "bound": found.bound, "status": found.status}
+
+
 def timed(function, runs: int) -> tuple[float, object]:
     times = []
     for _ in range(runs + 1):
@@ -119,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=11)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--time-limit", type=float, default=60.0, help="seconds, for boxes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -133,6 +158,15 @@ def main() -> None:
                 if name in row
             )
             print(f"{kind}: N={count} units={units} P={vertices}: {cells}", flush=True)
+    for shape in BOXES:
+        layers.append(many(*shape, options.time_limit))
+        if not options.json:
+            row = layers[-1]
+            print(
+                f"boxes: N={shape[0]} inputs={shape[1]} units={shape[2]}: {row['ms']:.0f} ms, {row['status']}, "
+                f"cost {row['cost']}, bound {row['bound']}",
+                flush=True,
+            )
     for count, width in ((2, 64), (4, 64), (12, 256)):
         row = whole(count, width, min(options.runs, 3))
         networks.append(row)

@@ -3,19 +3,19 @@
     python tests/benchmarks/qp.py [--sizes 10 50 100] [--batch 128] [--runs 5] [--threads 2]
 
 Entries of U are uniform, Q = U'U + 1e-3 I, G normal, h = G z0 + s0 with z0 normal and s0 uniform; as many inequalities
-as variables (OptNet, footnote 4). Contenders that are installed take turns in one process: polyopt, qpth, proxsuite's
-QPLayer and moreau's two methods. The residual is the largest violation of a constraint, the gradient error the largest
-difference of dl/dp, l the sum of z, from that of an active-set system solved in NumPy, beside its largest entry.
+as variables (OptNet, footnote 4). Contenders that are installed take turns in one process: polyopt (which takes daqp
+for small problems if that is installed), qpth, proxsuite's QPLayer and moreau's two methods. The residual is the
+largest violation of a constraint, the gradient error the largest difference of dl/dp, l the sum of z, from that of an
+active-set system solved in NumPy, beside its largest entry.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import time
 
 import numpy as np
 import torch
+from qp_common import moreau_solver, parser, timed
 from torch import Tensor
 
 from polyopt.qp import QPLayer
@@ -47,14 +47,7 @@ def proxsuite(batch, n, m):
 
 def moreau(method):
     def make(batch, n, m):
-        import moreau
-        from moreau.torch import Solver
-
-        def dense(rows):
-            return torch.arange(rows + 1) * n, torch.arange(n).repeat(rows)
-
-        settings = moreau.Settings(device="cpu", batch_size=batch, solver=method)
-        solver = Solver(n, m, *dense(n), *dense(m), moreau.Cones(num_nonneg_cones=m), settings)
+        solver = moreau_solver(batch, n, m, method)
         return lambda Q, p, G, h: solver.solve(Q.flatten(1), G.flatten(1), p, h).x
 
     return make
@@ -92,14 +85,11 @@ def compare(batch: int, n: int, m: int, runs: int) -> None:
     for run in range(runs + 1):
         for name, solver in solvers.items():
             arguments = [x.clone().requires_grad_() for x in data]
-            start = time.perf_counter()
-            z = solver(*arguments)
-            middle = time.perf_counter()
-            z.sum().backward()
-            end = time.perf_counter()
+            forward, z = timed(lambda solver=solver, arguments=arguments: solver(*arguments))
+            backward, _ = timed(lambda z=z: z.sum().backward())
             if run:  # the first warms up
-                times[name][0].append(1000 * (middle - start))
-                times[name][1].append(1000 * (end - start))
+                times[name][0].append(forward)
+                times[name][1].append(forward + backward)
             else:
                 violation = ((data[2] @ z.detach()[..., None])[..., 0] - data[3]).clamp(min=0).max().item()
                 quality[name] = violation, arguments[1].grad.numpy(), z.detach()
@@ -115,12 +105,10 @@ def compare(batch: int, n: int, m: int, runs: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10, 50, 100])
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    arguments = parser(__doc__, runs=5, threads=2)
+    arguments.add_argument("--sizes", type=int, nargs="+", default=[10, 50, 100])
+    arguments.add_argument("--batch", type=int, default=128)
+    options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     for size in options.sizes:
         compare(options.batch, size, size, options.runs)

@@ -11,15 +11,14 @@ Times are medians in milliseconds, forward / forward and backward; "error" is th
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import statistics
-import time
 from importlib.util import find_spec
 
 import numpy as np
 import torch
+from qp_common import moreau_solver, parser, timed
 
 from polyopt.qp.project import project
 
@@ -67,19 +66,7 @@ def by_daqp(n: int, m: int, shared: bool = False):
 
 
 def by_moreau(n: int, m: int):
-    import moreau
-    import moreau.torch
-
-    solver = moreau.torch.Solver(
-        n=n,
-        m=m,
-        P_row_offsets=torch.arange(n + 1),
-        P_col_indices=torch.arange(n),
-        A_row_offsets=torch.arange(m + 1) * n,
-        A_col_indices=torch.arange(n).repeat(m),
-        cones=moreau.Cones(num_nonneg_cones=m),
-        settings=moreau.Settings(device="cpu", batch_size=BATCH, solver="active_set", enable_grad=True),
-    )
+    solver = moreau_solver(BATCH, n, m, "active_set", diagonal=True)
     ones, b = torch.ones(BATCH, n, dtype=torch.float64), torch.full((BATCH, m), -MARGIN, dtype=torch.float64)
     return lambda u0, V, s: solver.solve(ones, (-s[:, :, None] * V).flatten(1), -u0, b).x
 
@@ -101,12 +88,6 @@ CONTENDERS = {
     "moreau": ("moreau", by_moreau, True),
     "proxsuite": ("proxsuite", by_proxsuite, True),
 }
-
-
-def timed(function) -> tuple[float, torch.Tensor]:
-    start = time.perf_counter()
-    found = function()
-    return 1000 * (time.perf_counter() - start), found
 
 
 def measure(n: int, m: int, data: tuple[torch.Tensor, ...], runs: int) -> dict:
@@ -131,11 +112,9 @@ def measure(n: int, m: int, data: tuple[torch.Tensor, ...], runs: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=11)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args()
+    arguments = parser(__doc__, runs=11, threads=1)
+    arguments.add_argument("--json", action="store_true", help="print one JSON object")
+    options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     rows = []
     for n, m in SHAPES:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 import polyopt as po
-from polyopt.police import AffineConstraint, SlopeConstraint
+from polyopt.police import AffineConstraint
 
-NEAR, ROOM = 1e-8, 1e-8  # the tiny gap, and how far values may be from the one affine function
+NEAR = 1e-8  # the tiny gap
 
 
 class Case(NamedTuple):
@@ -65,11 +65,6 @@ def affine_fit(x: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(np.column_stack([x, np.ones(len(x))]), saddle(x)[:, 0], rcond=None)[0]
 
 
-def one_function(regions: list[po.VPolytope], wanted: np.ndarray) -> list:
-    """Constraints for one affine function on all regions: its slope, and its least and greatest value up to `ROOM`."""
-    found = []
-    for i, region in enumerate(regions):
-        values = region.points @ wanted[:2] + wanted[2]
-        sides = [values.max() + ROOM, -values.min() + ROOM]
-        found += [SlopeConstraint(i, [1.0], np.eye(2), wanted[:2]), AffineConstraint(i, [[1.0], [-1.0]], sides, "le")]
-    return found
+def one_function(wanted: np.ndarray) -> list[AffineConstraint]:
+    """Constraints for one affine function, slope and offset (3,), on both regions: f(x) = S x + c."""
+    return [AffineConstraint(i, [1.0], wanted[2], slope=wanted[:2]) for i in range(2)]

@@ -111,7 +111,7 @@ def learned(name: str, base: nn.Module, x: np.ndarray, tests: np.ndarray, epochs
     """The network of a case, as enforced by training and with its last layer refitted."""
     case, loss = CASES[name], nn.functional.mse_loss
     wanted = affine_fit(x[inside(case.regions, x)]) if name == "L" else None
-    constraints = [] if wanted is None else one_function(case.regions, wanted)
+    constraints = [] if wanted is None else one_function(wanted)
     model = MPOLICE(copy.deepcopy(base), case.regions, margin=case.margin, constraints=constraints)
     hard = bool(constraints)
     outside = x[~inside(case.regions, x)] if hard else x  # on the L the constraints decide

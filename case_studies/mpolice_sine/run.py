@@ -31,7 +31,7 @@ from common.report import folder, markdown, parser, save, write
 
 HERE = Path(__file__).resolve().parent
 PI, WIDTH, POINTS, SEEDS = math.pi, 64, 1024, 5
-WARM_UP, EPOCHS, EVERY = 1000, 200, 12  # no multiple: the last enforcement is the one before the hard step
+WARM_UP, EPOCHS, EVERY = 1000, 200, 10
 LEVEL, MOST = math.sin(PI / 3), -0.5
 REGIONS = [po.Box([PI / 3], [3 * PI / 4]), po.Box([PI + PI / 3], [PI + 3 * PI / 4])]
 CONSTRAINTS = [AffineConstraint(0, [1.0], LEVEL), AffineConstraint(1, [1.0], MOST, kind="le")]

@@ -53,13 +53,17 @@ class Proofs:
 
 @dataclass
 class Trained:
-    """A network, its mean squared errors at the test points, what is proven of it, and what its training took."""
+    """A network, its mean squared errors at the test points, what is proven of it, and what its training took.
+
+    ``share`` is enforcement's part of the seconds, ``cost`` the squared change of the weights by all enforcements.
+    """
 
     net: po.Network
     error: dict[str, float]
     proofs: Proofs
     seconds: float
     share: float | None = None
+    cost: float | None = None
 
 
 def network(seed: int) -> nn.Sequential:
@@ -85,7 +89,9 @@ def proofs(net: po.Network) -> Proofs:
     return Proofs([po.affine_on(net, region) for region in REGIONS.values()], po.affine_on(net, HULL), pairs)
 
 
-def looked_at(kind: str, module: nn.Module, test: Points, seconds: float, share: float | None = None) -> Trained:
+def looked_at(
+    kind: str, module: nn.Module, test: Points, seconds: float, fitting: po.police.Fitting | None = None
+) -> Trained:
     """Errors and proofs; RuntimeError where a claim is not proven."""
     net = po.from_torch(module.eval(), input_shape=(2,))
     squares, proven = np.square(net(test.x) - test.y), proofs(net)
@@ -95,7 +101,8 @@ def looked_at(kind: str, module: nn.Module, test: Points, seconds: float, share:
     claimed = {"plain": ({"not affine"},) * 2, "police": ({"affine"},) * 2}.get(kind, ({"affine"}, {"not affine"}))
     if (on_regions, elsewhere) != claimed:
         raise RuntimeError(f"{kind}: affine_on says {on_regions} of the regions and {elsewhere} of hulls")
-    return Trained(net, error, proven, seconds, share)
+    spent = () if fitting is None else (fitting.enforcing / seconds, sum(fitting.costs))
+    return Trained(net, error, proven, seconds, *spent)
 
 
 def settings(options, seed: int) -> dict:
@@ -117,14 +124,13 @@ def enforced(signs: str, data: Points, test: Points, options, seed: int) -> dict
     fitting = model.fit(data.x, data.y, nn.functional.mse_loss, warm_up=0, every=EVERY, **settings(options, seed))
     if fitting.failed:
         raise RuntimeError(f"{signs}: enforcements failed: {fitting.failed}")
-    print(f"{NAMES[signs]}, seed {seed}, {len(fitting.enforced) + 1} enforcements:\n{fitting.report}\n", flush=True)
-    share = fitting.enforcing / fitting.seconds
-    found = {signs: looked_at(signs, copy.deepcopy(model.module), test, fitting.seconds, share)}
+    print(f"{NAMES[signs]}, seed {seed}, {len(fitting.enforced)} enforcements:\n{fitting.report}\n", flush=True)
+    found = {signs: looked_at(signs, copy.deepcopy(model.module), test, fitting.seconds, fitting)}
     start, kind = time.perf_counter(), f"{signs}, refitted"
     model.harden(data.x, data.y)
     seconds = fitting.seconds + time.perf_counter() - start
     print(f"{NAMES[kind]}:\n{model.prove()}\n", flush=True)
-    return found | {kind: looked_at(kind, model.fold(), test, seconds, fitting.enforcing / seconds)}
+    return found | {kind: looked_at(kind, model.fold(), test, seconds, fitting)}
 
 
 def draw(found: dict[str, Trained], tiles: int, path: Path) -> None:
@@ -175,14 +181,16 @@ def verdicts(found: dict[str, Trained]) -> str:
 
 
 def repeated(runs: list[dict[str, Trained]], seeds: range) -> str:
-    """The errors outside the regions with mPOLICE, from different seeds, and the shares of the time for enforcement."""
+    """The errors outside the regions with mPOLICE, from different seeds, and what enforcement took and changed."""
     kinds = list(runs[0])
     rows = [
         [seed, *(f"{run[kind].error['outside']:.2g}" for kind in kinds)] for seed, run in zip(seeds, runs, strict=True)
     ]
     medians = [statistics.median(run[kind].error["outside"] for run in runs) for kind in kinds]
     shares = [statistics.median(run[kind].share for run in runs) for kind in kinds]
+    costs = [statistics.median(run[kind].cost for run in runs) for kind in kinds]
     rows += [["median", *(f"{m:.2g}" for m in medians)], ["enforcing", *(f"{share:.0%}" for share in shares)]]
+    rows.append(["all costs", *(f"{cost:.1f}" for cost in costs)])
     return markdown(["seed", *(NAMES[kind] for kind in kinds)], rows)
 
 
@@ -228,7 +236,10 @@ def main() -> None:
 
     out = folder(HERE, options.small)
     draw(found, tiles, out / "regression.png")
-    again = [{kind: {"error": one.error, "enforcing": one.share} for kind, one in run.items()} for run in runs]
+    again = [
+        {kind: {"error": one.error, "enforcing": one.share, "cost": one.cost} for kind, one in run.items()}
+        for run in runs
+    ]
     write(out / "results.json", options, {"networks": to_json(found), "seeds": again, "best_affine": affine})
     print(errors(found, affine, test), verdicts(found), repeated(runs, seeds), sep="\n\n")
 

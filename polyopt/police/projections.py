@@ -150,16 +150,20 @@ class _Rounds:
         u, self.weights, status = _project(self.start[self.open], self.rows, signs, self.needs, self.guess)
         self.u[self.open], self.status[self.open] = u, status
         proved = (status == Status.INFEASIBLE).nonzero()[:, 0]
-        exact, holds = _exact(self.rows[proved] * signs[proved, :, None], self.weights[proved])
-        self.weights[proved[holds]] = exact[holds]
-        status[proved[~holds]] = self.status[self.open[proved[~holds]]] = Status.ITERATION_LIMIT
-        proved = proved[holds]
-        weights = torch.zeros_like(self.proof[self.open]).scatter_add(1, self.of, self.weights)
-        self.proof[self.open[proved]] = weights[proved]
+        if len(proved):
+            self.prove(proved, status, signs)
         self.keep(status == Status.OPTIMAL)
         if len(self.open):
             self.status[self.open] = Status.ITERATION_LIMIT  # until no point is violated
             self.look()
+
+    def prove(self, which: Tensor, status: Tensor, signs: Tensor) -> None:
+        """Keep the proofs that hold; what is said to have no solution without one has the iteration limit's status."""
+        exact, holds = _exact(self.rows[which] * signs[which, :, None], self.weights[which])
+        failed, which = which[~holds], which[holds]
+        status[failed] = self.status[self.open[failed]] = Status.ITERATION_LIMIT
+        nothing = torch.zeros_like(self.proof[: len(which)])
+        self.proof[self.open[which]] = nothing.scatter_add(1, self.of[which], exact[holds])
 
     def row_signs(self) -> Tensor:
         """The sign of each row's region."""

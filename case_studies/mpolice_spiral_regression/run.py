@@ -221,7 +221,7 @@ def to_json(found: dict[str, Trained]) -> dict:
 
 def main() -> None:
     options = parser(__doc__, "few points and epochs").parse_args()
-    options.epochs, counts, tiles = (50, (256, 1024), 2) if options.small else (3000, (2048, 16384), 40)
+    options.epochs, counts, tiles = (10, (128, 256), 2) if options.small else (3000, (2048, 16384), 40)
     seeds = range(options.seed, options.seed + (1 if options.small else 3))
     torch.set_num_threads(1)  # such small batches are not worth sharing between cores
     data, test = (spread(count, options.seed) for count in counts)

@@ -54,12 +54,12 @@ class Ends:
     high_seen: float
 
 
-def ends(module: nn.Module, region: po.Box, wanted: Split, seconds: float) -> Ends:
+def ends(net: po.Network, region: po.Box, wanted: Split, seconds: float) -> Ends:
     """The least and the greatest prediction: how far ``-y <= 0`` and ``y <= 0`` are violated.
 
     ``seconds`` is for each of the programs; what is not solved by then is bounded.
     """
-    net, E = read(module), np.array([[wanted.points]])
+    E = np.array([[wanted.points]])
     low, high = (violation(net, region, side * E, [0.0], time_limit=seconds) for side in (-1.0, 1.0))
     mean = wanted.mean
     return Ends(mean - low.milp_bound, mean + high.milp_bound, mean - low.value, mean + high.value)

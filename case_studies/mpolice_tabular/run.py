@@ -52,7 +52,7 @@ class Size(NamedTuple):
     seconds: float = 60.0
 
 
-FULL, SMALL = Size(), Size(warm_up=10, epochs=10, seeds=1, shares=(SHARE,), seconds=0.3)
+FULL, SMALL = Size(), Size(warm_up=2, epochs=10, seeds=1, shares=(SHARE,), seconds=0.1)
 
 
 def network(seed: int, width: int) -> nn.Sequential:
@@ -105,12 +105,12 @@ def measured(way: str, seed: int, share: float, size: Size) -> dict:
     net, result["module"] = read(module), module
     result |= data.errors(predicted(module, data.x_test)) | {"pieces": pieces(net, np.vstack([data.x, data.x_test]))}
     if way in COLORS:
-        both = [ends(module, region, data, size.seconds) for region in regions] if share == SHARE else []
+        both = [ends(net, region, data, size.seconds) for region in regions] if share == SHARE else []
         result["ends"] = [vars(one) for one in both]
     if found is None:
-        units = {"at the first enforcement": warm, "at the end": module}
+        units = {"at the first enforcement": read(warm), "at the end": net}
         result["straddling"] = {
-            when: [vars(straddling(read(one), region)) for region in regions] for when, one in units.items()
+            when: [vars(straddling(one, region)) for region in regions] for when, one in units.items()
         }
         first = enforce(copy.deepcopy(warm), regions, margin=MARGIN)
         weights = sum(float(p.detach().square().sum()) for layer in warm[:-1] for p in layer.parameters())

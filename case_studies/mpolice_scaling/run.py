@@ -43,7 +43,7 @@ def points_of(sizes: dict[str, tuple]) -> list[dict]:
 
 
 def panel_table(rows: list[dict], across: str, along: str, fixed: dict) -> str:
-    """Milliseconds: exact with proofs / exact, the layers alone / the pipeline, and how many times the first."""
+    """Milliseconds: exact with proofs (how much of it in the layers) / the pipeline (how many times the first)."""
     rows = {(row[along], row[across]): row for row in rows if fixed.items() <= row.items()}
     lines, columns = (sorted({key[k] for key in rows}) for k in (0, 1))
     title = f"{along}, at {next(iter(fixed))} {next(iter(fixed.values()))}"
@@ -55,7 +55,7 @@ def cell(row: dict) -> str:
     ours, rival = row["exact"], fastest(row)
     if "failed" in ours:
         return "fails"
-    times = f"{ours['ms']:.0f} / {ours['layers_ms']:.0f}"
+    times = f"{ours['ms']:.0f} ({ours['share']:.0%})"
     return times if rival is None else f"{times} / {rival['ms']:.0f} (x{rival['ms'] / ours['ms']:.1f})"
 
 

@@ -84,8 +84,8 @@ def separable(regions: Sequence[Region]) -> Separability:
     if len(members) == 2:
         i, j = members
         reason = (
-            f"regions {i} and {j} meet or touch; make them smaller, or one region of both (what is nearer than {GAP:g} of "
-            "the size of all regions counts as touching)"
+            f"regions {i} and {j} meet or touch; make them smaller, or one region of both (what is nearer than {GAP:g} "
+            "of the size of all regions counts as touching)"
         )
         return Separability(False, (i, j), reason)
     cut = _cut(planes, members)

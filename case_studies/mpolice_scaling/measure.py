@@ -21,7 +21,7 @@ import polyopt as po
 MARGIN = 1e-3
 RULES = ("exact", "majority", "mean")
 NETWORK = (32, 2)  # width and depth, for the rules
-MOST_KEPT = 1024  # constraints of a layer; with more "kept" was slower than "by unit" whenever it was tried
+MOST_KEPT = 1024  # constraints of a layer; with more "kept" takes as long as "anew", behind a first layer longer
 
 
 def figure4(width: int, depth: int, vertices: int, options) -> dict:

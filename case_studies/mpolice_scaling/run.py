@@ -23,7 +23,7 @@ from common.report import folder, markdown, parser, save, write
 
 HERE = Path(__file__).resolve().parent
 SIZES = {"width": (8, 16, 32, 64), "depth": (2, 4, 6, 8), "vertices": (8, 16, 32, 64)}
-SMALL_SIZES = {"width": (8, 16), "depth": (1, 2), "vertices": (8, 16)}
+SMALL_SIZES = {"width": (4, 8), "depth": (1, 2), "vertices": (8, 16)}
 PACKAGES = ("cvxpy", "scs", "highspy")
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from polyopt.police.pairs import Pair
 
 
-class OutOfTime(Exception):  # noqa: N818: it is no error
+class OutOfTime(Exception):
     """The deadline has passed; what was computed so far stands."""
 
 

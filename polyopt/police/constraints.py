@@ -26,7 +26,9 @@ from typing import Literal
 
 import numpy as np
 
+from polyopt.layers import broadcasts
 from polyopt.regions import Region
+from polyopt.regions.region import finite
 
 KINDS = ("eq", "le")
 
@@ -49,20 +51,20 @@ class AffineConstraint:
     slope: np.ndarray | None = None
 
     def __post_init__(self):
-        E = _read(type(self).__name__, "E", np.atleast_2d(np.asarray(self.E, dtype=float)), 2)
+        E = _rows(type(self).__name__, "E", self.E, "n_out")
         if self.slope is not None:
-            slope = _read(type(self).__name__, "slope", np.atleast_2d(np.asarray(self.slope, dtype=float)), 2)
+            slope = _rows(type(self).__name__, "slope", self.slope, "n_in")
             if len(slope) != len(E):
                 raise ValueError(
                     f"AffineConstraint: E has {len(E)} rows, but slope {len(slope)}; give one row for each"
                 )
             object.__setattr__(self, "slope", slope)
-        f = _read(type(self).__name__, "f", np.asarray(self.f, dtype=float), None)
-        if f.ndim > 1 or f.size not in (1, len(E)):
+        f = finite("AffineConstraint", "f", np.atleast_1d(np.asarray(self.f, dtype=float)), "(k,)")
+        if len(f) not in (1, len(E)):
             raise ValueError(f"AffineConstraint: E has {len(E)} rows, but f has shape {f.shape}; give one number a row")
         _check_kind(self)
         object.__setattr__(self, "E", E)
-        object.__setattr__(self, "f", np.broadcast_to(f.ravel(), len(E)).copy())
+        object.__setattr__(self, "f", np.broadcast_to(f, len(E)).copy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,16 +86,15 @@ class SlopeConstraint:
     kind: Literal["eq", "le"] = "eq"
 
     def __post_init__(self):
-        E = _read(type(self).__name__, "E", np.atleast_2d(np.asarray(self.E, dtype=float)), 2)
-        D = _read(type(self).__name__, "D", np.atleast_2d(np.asarray(self.D, dtype=float)), 2)
-        g = _read(type(self).__name__, "g", np.asarray(self.g, dtype=float), None)
-        try:
-            g = np.broadcast_to(g, (len(E), len(D))).copy()
-        except ValueError:
+        E = _rows(type(self).__name__, "E", self.E, "n_out")
+        D = _rows(type(self).__name__, "D", self.D, "n_in")
+        g = np.asarray(self.g, dtype=float)
+        if not broadcasts((len(E), len(D)), g):
             raise ValueError(
                 f"SlopeConstraint: g has shape {g.shape}, but E has {len(E)} rows and D {len(D)}; give a number, or "
                 f"({len(E)}, {len(D)})"
-            ) from None
+            )
+        g = finite("SlopeConstraint", "g", np.broadcast_to(g, (len(E), len(D))), "(k, q)")
         _check_kind(self)
         for name, array in (("E", E), ("D", D), ("g", g)):
             object.__setattr__(self, name, array)
@@ -102,11 +103,10 @@ class SlopeConstraint:
 Constraint = AffineConstraint | SlopeConstraint
 
 
-def _read(owner: str, name: str, array: np.ndarray, ndim: int | None) -> np.ndarray:
-    if (ndim is not None and array.ndim != ndim) or not array.size:
-        raise ValueError(f"{owner}: {name} has shape {array.shape}; give one row for each constraint")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{owner}: {name} holds {array[~np.isfinite(array)][0]}; all numbers must be finite")
+def _rows(owner: str, name: str, values, columns: str) -> np.ndarray:
+    array = finite(owner, name, np.atleast_2d(np.asarray(values, dtype=float)), f"(k, {columns})")
+    if not array.size:
+        raise ValueError(f"{owner}: {name} has shape {array.shape}; give at least one row")
     return array
 
 

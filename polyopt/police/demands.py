@@ -140,7 +140,7 @@ def demands(
         level += [points.new_full((len(points),), at), points.new_zeros(len(directions))]
         owner += [i] * (len(points) + len(directions))
         middle = start + len(points)
-        arrays = (torch.as_tensor(array, device=points.device) for array in (constraint.E, goal, tilt))
+        arrays = (torch.tensor(array, device=points.device) for array in (constraint.E, goal, tilt))
         each.append(Demand(*arrays, constraint.kind, slice(start, middle), slice(middle, len(owner))))
     region = torch.tensor(owner, dtype=torch.int64, device=images[0].points.device)
     return Demands(torch.cat(x), torch.cat(level)[:, None], region, tuple(each))
@@ -168,7 +168,7 @@ def _rows(constraint: Constraint, image: Hull, outputs: int):
     if across is not None and across.shape[1] != inputs:
         raise ValueError(f"{owner}: {name} has {across.shape[1]} columns, but the network has {inputs} inputs")
     if isinstance(constraint, SlopeConstraint):
-        points, directions = torch.as_tensor(constraint.D, device=image.points.device), image.generators[:0]
+        points, directions = torch.tensor(constraint.D, device=image.points.device), image.generators[:0]
         return points, 0.0, directions, constraint.g, np.zeros((len(constraint.E), 0))
     slope = np.zeros((len(constraint.E), inputs)) if across is None else across
     goal = constraint.f[:, None] + slope @ image.points.cpu().numpy().T

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import linear, pad
 
 from polyopt.regions import Box, Ellipsoid, Product, Region, Zonotope
+from polyopt.regions.region import check_single
 
 MOST_POINTS = 2**16
 
@@ -117,9 +118,7 @@ def hull(region: Region | Hull, like: Tensor | None = None) -> Hull:
     """A region as a `Hull`, on the device of ``like``; ValueError for an ellipsoid, or one with too many vertices."""
     if isinstance(region, Hull):
         return region
-    if not isinstance(region, Region) or region.batch_shape:
-        found = f"a batch of {region.batch_shape[0]} boxes" if isinstance(region, Region) else type(region).__name__
-        raise ValueError(f"mPOLICE: a region is {found}; give single regions, such as polyopt.Box, in a list")
+    check_single("mPOLICE", region)
     points, generators = _arrays(region)
     device = None if like is None else like.device
     return Hull(*(torch.tensor(x, dtype=torch.float64, device=device) for x in (points, generators)))

@@ -120,7 +120,9 @@ class MPOLICE(nn.Module):
             raise ValueError("MPOLICE: the last layer has no bias to keep constraints with; add one")
         features = self._features(inputs)
         if targets is not None:
-            targets = torch.as_tensor(targets, dtype=torch.float64, device=features.device).reshape(len(features), -1)
+            targets = self._data("targets", targets, last.out_features)
+            if len(targets) != len(features):
+                raise ValueError(f"MPOLICE: there are {len(features)} inputs, but {len(targets)} targets")
         rows = self.demands.lifted(self.chain, pattern, torch.float64)
         U = hardened(self.demands, rows, augmented(last, torch.float64), features, targets, last.weight.dtype)
         last.weight.copy_(U[:, :-1])
@@ -200,12 +202,20 @@ class MPOLICE(nn.Module):
 
     def _features(self, inputs) -> Tensor:
         """The last hidden features of the data and a one, (N, H + 1), in float64."""
-        like = self.chain.last.weight
-        x = torch.as_tensor(inputs, dtype=torch.float64, device=like.device)
+        x = self._data("inputs", inputs, self.images[0].size)
         for layer in self.chain.hidden:
             z = nn.functional.linear(x, layer.linear.weight.double(), layer.linear.bias.double())
             x = torch.where(z > 0, z, layer.slope * z)
         return nn.functional.pad(x, (0, 1), value=1.0)
+
+    def _data(self, name: str, values, size: int) -> Tensor:
+        """Data (N, size) in float64; ValueError for other shapes, none at all, and numbers that are not finite."""
+        x = torch.as_tensor(values, dtype=torch.float64, device=self.chain.last.weight.device)
+        if x.dim() != 2 or not len(x) or x.shape[1] != size:
+            raise ValueError(f"MPOLICE: {name} have shape {tuple(x.shape)}, but must be (N, {size}) with N >= 1")
+        if not x.isfinite().all():
+            raise ValueError(f"MPOLICE: {int((~x.isfinite()).sum())} numbers of the {name} are not finite")
+        return x
 
     @torch.no_grad()
     def _values(self, inputs) -> Tensor:

@@ -18,6 +18,7 @@ Source: Ataei, Cheong and Butscher, mPOLICE, 2025, sections 2.4 to 2.6.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -30,7 +31,7 @@ from polyopt.police.chains import Chain, double
 from polyopt.police.hulls import Hull
 from polyopt.police.pairs import Pair, pairs_of, parted, unseparated
 from polyopt.police.report import EnforcementError, LayerReport
-from polyopt.police.solve_layer import LayerSolution, Rule, solve_layer
+from polyopt.police.solve_layer import RULES, LayerSolution, Rule, solve_layer
 
 Policy = Literal["first", "any", "effective"]
 POLICIES = ("first", "any", "effective")
@@ -47,9 +48,11 @@ class Plan:
     time_limit: float | None = None
 
     def __post_init__(self):
-        if self.separate not in POLICIES:
-            known = ", ".join(map(repr, POLICIES))
-            raise ValueError(f"mPOLICE: separate is {self.separate!r}, but must be one of {known}")
+        for name, value, known in (("signs", self.signs, RULES), ("separate", self.separate, POLICIES)):
+            if value not in known:
+                raise ValueError(f"mPOLICE: {name} is {value!r}, but must be one of {', '.join(map(repr, known))}")
+        if not (isinstance(self.margin, int | float) and 0 < self.margin < math.inf):
+            raise ValueError(f"mPOLICE: margin is {self.margin!r}, but must be positive")
 
 
 @dataclass(eq=False)

@@ -152,6 +152,15 @@ def _tensors(arrays: tuple[np.ndarray, ...], like) -> tuple:
         return tuple(torch.tensor(array, dtype=like.dtype, device=like.device) for array in arrays)
 
 
+def check_single(owner: str, region: object, size: int | None = None) -> None:
+    """ValueError unless this is one region, of ``size`` dimensions if that is given."""
+    if not isinstance(region, Region) or region.batch_shape:
+        found = f"a batch of {region.batch_shape[0]} boxes" if isinstance(region, Region) else type(region).__name__
+        raise ValueError(f"{owner}: the region is {found}; give a single region, such as polyopt.Box")
+    if size is not None and region.size != size:
+        raise ValueError(f"{owner}: the region has {region.size} dimensions, but the network has {size} inputs")
+
+
 def finite(kind: str, name: str, values, shape: str) -> np.ndarray:
     """A read-only array with as many dimensions as ``shape``, a text such as "(v, n)", names; all entries finite."""
     array = frozen(values)

@@ -22,6 +22,7 @@ import numpy as np
 from polyopt.activations import Smooth
 from polyopt.network import Network
 from polyopt.regions import Box, Ellipsoid, Product, Region, VPolytope, Zonotope
+from polyopt.regions.region import check_single
 from polyopt.verify.arithmetic import AtPoint, Exact, Rounded
 from polyopt.verify.deviation import RESOLUTION, deviations
 from polyopt.verify.pattern import pattern
@@ -106,13 +107,7 @@ def affine_on(
 def _check(net: Network, region: Region, tolerance: float | None, time_limit: float | None) -> None:
     if not isinstance(net, Network):
         raise ValueError(f"affine_on: the network is a {type(net).__name__}; read it with from_torch first")
-    if not isinstance(region, Region) or region.batch_shape:
-        found = f"a batch of {region.batch_shape[0]} boxes" if isinstance(region, Region) else type(region).__name__
-        raise ValueError(f"affine_on: the region is {found}; give a single region, such as polyopt.Box")
-    if region.size != net.input_size:
-        raise ValueError(
-            f"affine_on: the region has {region.size} dimensions, but the network has {net.input_size} inputs"
-        )
+    check_single("affine_on", region, net.input_size)
     for name, value in (("tolerance", tolerance), ("time_limit", time_limit)):
         if value is not None and not value > 0:
             raise ValueError(f"affine_on: {name} is {value}, but must be positive")

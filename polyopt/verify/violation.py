@@ -41,7 +41,7 @@ from polyopt.bounds.result import Interval
 from polyopt.layers import Add, Affine, broadcasts
 from polyopt.network import INPUT, Network
 from polyopt.regions import Region
-from polyopt.regions.region import finite
+from polyopt.regions.region import check_single, finite
 from polyopt.verify.affinity import AffineCertificate
 from polyopt.verify.arithmetic import Rounded
 from polyopt.verify.attained import at_least, attained, maximizers
@@ -185,13 +185,7 @@ def slope_violation(
 def _check(net, region, kind, tolerance, time_limit=None) -> None:
     if not isinstance(net, Network):
         raise ValueError(f"violation: the network is a {type(net).__name__}; read it with from_torch first")
-    if not isinstance(region, Region) or region.batch_shape:
-        found = f"a batch of {region.batch_shape[0]} boxes" if isinstance(region, Region) else type(region).__name__
-        raise ValueError(f"violation: the region is {found}; give a single region, such as polyopt.Box")
-    if region.size != net.input_size:
-        raise ValueError(
-            f"violation: the region has {region.size} dimensions, but the network has {net.input_size} inputs"
-        )
+    check_single("violation", region, net.input_size)
     if kind not in _SIGNS:
         raise ValueError(f"violation: kind={kind!r} is unknown; choose 'le' or 'eq'")
     if tolerance is not None and not 0 <= tolerance < math.inf:

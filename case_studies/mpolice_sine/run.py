@@ -36,6 +36,7 @@ LEVEL, MOST = math.sin(PI / 3), -0.5
 REGIONS = [po.Box([PI / 3], [3 * PI / 4]), po.Box([PI + PI / 3], [PI + 3 * PI / 4])]
 CONSTRAINTS = [AffineConstraint(0, [1.0], LEVEL), AffineConstraint(1, [1.0], MOST, kind="le")]
 TOLERANCE = 1e-6
+PAPER_MSE = 0.00716
 
 BASELINE, SOFT, HARD, REFIT = "baseline", "penalties, as in the paper", "penalties, hard", "penalties, hard, refitted"
 HARD_ONLY, HARD_ONLY_REFIT = "hard only", "hard only, refitted"
@@ -159,6 +160,16 @@ def middle(numbers: Sequence[float], form: str) -> str:
     return format(statistics.median(numbers), form) + (f" ({least} to {most})" if least != most else "")
 
 
+def met(rows: list[dict[str, Row]]) -> str:
+    """In how many seeds each enforced network meets the aim."""
+    for_title = {title: [one[title] for one in rows] for title in rows[0] if title != BASELINE}
+    counts = {
+        title: sum(row.mse < PAPER_MSE and row.proven < TOLERANCE for row in found)
+        for title, found in for_title.items()
+    }
+    return markdown(["network", f"of {len(rows)} seeds"], list(counts.items()))
+
+
 def table(rows: list[dict[str, Row]]) -> str:
     """One line a network; the step is the one that led to it, from the start or from the baseline."""
     forms = {"mse": ".1e", "between": ".1e", "proven": ".1e", "squares": ".1e", "seconds": ".1f"}
@@ -211,7 +222,7 @@ def main() -> None:
     plain = {name: [{k: asdict(row) for k, row in one.items()} for one in rows] for name, rows in results.items()}
     write(out / "results.json", options, plain)
     for name, rows in results.items():
-        print(f"\n{name}\n\n{table(rows)}")
+        print(f"\n{name}\n\n{table(rows)}\n\n{met(rows)}")
 
 
 if __name__ == "__main__":

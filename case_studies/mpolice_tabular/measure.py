@@ -22,9 +22,6 @@ class Straddling:
     seen: int
     most: int
 
-    def __str__(self) -> str:
-        return str(self.seen) if self.seen == self.most else f"{self.seen} to {self.most}"
-
 
 def read(module: nn.Module) -> po.Network:
     return po.from_torch(module.eval(), input_shape=(module[0].in_features,))

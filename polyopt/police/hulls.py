@@ -32,8 +32,6 @@ class Hull:
     >>> square = hull(Box([0.0, 0.0], [2.0, 2.0]))
     >>> square.points, len(square.generators)
     (tensor([[1., 1.]], dtype=torch.float64), 2)
-    >>> square.range(torch.tensor([[1.0, -1.0, 0.5]], dtype=torch.float64))  # of x - y + 1/2
-    (tensor([-1.5000], dtype=torch.float64), tensor([2.5000], dtype=torch.float64))
     """
 
     points: Tensor
@@ -52,11 +50,6 @@ class Hull:
     def to(self, device: torch.device) -> Hull:
         """The same on a device."""
         return Hull(self.points.to(device), self.generators.to(device))
-
-    def range(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the greatest pre-activation of each of the units (B, n + 1): two (B,)."""
-        middle, reach = self.values(u), abs(u[:, :-1] @ self.generators.T).sum(1)
-        return middle.amin(1) - reach, middle.amax(1) + reach
 
     def values(self, u: Tensor) -> Tensor:
         """The pre-activations of the points, (B, P)."""
@@ -117,7 +110,7 @@ def stack(regions: Sequence[Hull] | Stack) -> Stack:
 def hull(region: Region | Hull, like: Tensor | None = None) -> Hull:
     """A region as a `Hull`, on the device of ``like``; ValueError for an ellipsoid, or one with too many vertices."""
     if isinstance(region, Hull):
-        return region
+        return region if like is None else region.to(like.device)
     check_single("mPOLICE", region)
     points, generators = _arrays(region)
     device = None if like is None else like.device

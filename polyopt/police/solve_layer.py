@@ -143,15 +143,17 @@ def _exactly(units, regions, margin, pairs, able, where_possible, deadline, _) -
         if inseparable and not where_possible:
             return _nothing("infeasible", bound=math.inf, inseparable=inseparable, reason=_meet(inseparable, regions))
         chosen = cover(costs, wanted, len(regions), able, clock)
+        all_tried = True
         if chosen.short and where_possible:
-            wanted, chosen = _as_many(costs, wanted, len(regions), able, clock)
+            wanted, chosen, all_tried = _as_many(costs, wanted, len(regions), able, clock)
     except OutOfTime:
+        all_tried = False
         chosen = Cover(None, math.inf, float(costs.least(no_prices(len(regions), able.double())).sum()))
     if chosen.bound == math.inf and costs.unresolved:
         return _late(units, regions, margin, wanted, able, where_possible, _UNKNOWN, costs) | _SPOILT
     if chosen.bound == math.inf:
         return _too_few(chosen, inseparable, able)
-    if chosen.cost - chosen.bound > GAP * chosen.cost or chosen.signs is None:
+    if chosen.cost - chosen.bound > GAP * chosen.cost or chosen.signs is None or not all_tried:
         found = _late(units, regions, margin, wanted, able, where_possible, chosen, costs)
     else:
         found = _written(costs.points(chosen.signs), chosen.signs, chosen.cost, wanted, able) | {"status": "optimal"}
@@ -171,16 +173,20 @@ def _late(units, regions, margin, pairs, able, where_possible, chosen: Cover, co
     return best | {"status": "time limit", "flips": 0}
 
 
-def _as_many(costs: Pricing, pairs: list[Pair], count: int, able: Tensor, clock: Clock) -> tuple[list[Pair], Cover]:
-    """Some of the pairs, to which no other can be added, and their cover."""
-    kept, chosen = [], cover(costs, [], count, able, clock)
+def _as_many(
+    costs: Pricing, pairs: list[Pair], count: int, able: Tensor, clock: Clock
+) -> tuple[list[Pair], Cover, bool]:
+    """Some of the pairs, their cover, and whether it is proven that no other pair can be added."""
+    kept, chosen, all_tried = [], cover(costs, [], count, able, clock), True
     for pair in pairs:
         if clock.left() < 0:
-            break
+            return kept, chosen, False
         more = cover(costs, [*kept, pair], count, able, clock)
         if more.signs is not None:
             kept, chosen = [*kept, pair], more
-    return kept, chosen
+        else:
+            all_tried &= more.bound == math.inf
+    return kept, chosen, all_tried
 
 
 def _by_rule(units, regions, margin, pairs, able, where_possible, deadline, rule) -> dict:

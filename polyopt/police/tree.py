@@ -98,14 +98,14 @@ class Tree:
 
     def inseparable(self, pairs: list[Pair]) -> tuple[Pair, ...]:
         """For each pair that no column found separates, the tree below +1 and -1 for the unit of zeros."""
-        left = list(pairs)
+        left, spoilt = list(pairs), self.unresolved
         nodes = self._apart(left)
         while True:
             left = [pair for pair in left if not self._separated(pair)]
             alive = {pair: nodes.signs[:, pair[0]] * nodes.signs[:, pair[1]] < 0 for pair in left}
             open_ = {pair: which.nonzero()[:, 0] for pair, which in alive.items() if which.any()}
-            if not open_:
-                return tuple(left)
+            if not open_:  # a node that rounding errors spoilt may have held columns
+                return tuple(left) if self.unresolved == spoilt else ()
             self.clock.check()
             cut = (nodes.alone.amin(2) > 0).sum(1)
             chosen = torch.stack([which[cut[which].argmin()] for which in open_.values()]).unique()
@@ -137,7 +137,7 @@ class Tree:
         wanted = vectors[best][k]
         self._solve(unit, wanted)
         places = [self.place[key] for key in _keys(unit, wanted) if key in self.place]
-        return self.found[torch.tensor(places, device=unit.device)]
+        return self.found[torch.tensor(places, dtype=torch.int64, device=unit.device)]
 
     def branch(self, prices: Prices, limit: Tensor, few: int) -> bool:
         """Split up to ``few`` nodes of each unit that may hold columns worth less than ``limit`` (units + 1,)."""

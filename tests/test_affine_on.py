@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import PIECEWISE, REGIONS, chain, convolutional, maxima, regions, residual
@@ -559,3 +560,10 @@ def test_bad_arguments_are_named(change, message):
     net = po.Network.sequential([Affine([[1.0, 1.0]], None), ReLU()], (2,))
     with pytest.raises(ValueError, match=message):
         po.affine_on(**({"net": net, "region": po.Box([0.0, 0.0], [1.0, 1.0])} | change))
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_gradients_switched_off_by_the_caller_do_no_harm(off):
+    net = po.Network.sequential([Affine([[1.0], [-1.0]], None), ReLU(), Affine([[1.0, -1.0]], None)], (1,))
+    with off():
+        assert po.affine_on(net, po.Box([-1.0], [1.0])).status == "affine"

@@ -20,7 +20,6 @@ from polyopt.verify.rounding import Ball
 from polyopt.verify.violation import slope_violation, violation
 
 RNG = np.random.default_rng(0)
-SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 POLYTOPES = {
     "box": po.Box([-0.1, 0.2], [0.7, 0.9]),
     "zonotope": po.Zonotope([0.5, 0.5], [[0.3, 0.2, 0.1], [0.1, -0.3, 0.15]]),
@@ -89,7 +88,7 @@ def test_a_slope_of_the_right_hand_side_is_moved_over(name, kind):
     found = violation(net, region, E, f, kind, slope=S)
     scale = (abs(E) @ abs(net(points)).max(0) + abs(f)).max()
     assert float(exact) == pytest.approx(found.bound, abs=1e-12 * scale)
-    assert exact <= found.bound or isinstance(region, po.HPolytope)
+    assert exact <= found.bound + Fraction(1e-13 * scale) * isinstance(region, po.HPolytope)  # vertices are rounded
     assert exact - found.value <= 1e-7 * scale
     assert exact <= found.milp_bound <= exact + 1e-6 * scale
 
@@ -275,7 +274,6 @@ def test_flat_and_odd_regions_get_ordered_numbers(kind, seed):
         seen = net(region.sample(100, rng)) @ [1.0, 2.0] - 0.5
         seen = (abs(seen) if one == "eq" else seen).max()
         assert seen <= min(found.bound, found.milp_bound) + 1e-7 * isinstance(region, po.HPolytope | po.Product) + 1e-9
-        assert found.status in ("satisfied", "violated", "unknown")
 
 
 # Slopes
@@ -318,8 +316,10 @@ def test_points_outside_are_moved_to_the_boundary():
     disc, rng = ALL["ellipsoid"], np.random.default_rng(0)
     points = disc.center + 5.0 * rng.normal(size=(20, 2))
     moved = inside(disc, points)
-    lengths = np.linalg.norm(np.linalg.solve(disc.factor, (moved - disc.center).T), axis=0)
-    np.testing.assert_allclose(lengths, np.minimum(1.0, lengths.max()), atol=1e-6)
+    before, lengths = (
+        np.linalg.norm(np.linalg.solve(disc.factor, (x - disc.center).T), axis=0) for x in (points, moved)
+    )
+    np.testing.assert_allclose(lengths, np.minimum(1.0, before), atol=1e-6)
     along = (moved - disc.center) / (points - disc.center)
     np.testing.assert_allclose(along[:, 0], along[:, 1])
 

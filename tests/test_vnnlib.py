@@ -493,3 +493,12 @@ def test_files_say_what_their_formulas_say(path):
         assert found[-1] == satisfied(commands, true_x, y)
     assert any(found)
     assert not all(found)
+
+
+def test_coefficients_that_are_floats_are_not_scaled_for_one_that_is_none(read):
+    """Two roundings of the one, and not two of each."""
+    names = "".join(f"(declare-const Y_{j} Real)" for j in range(20))
+    row = "(+ (* 0.1234567890123456789012345 Y_0) " + " ".join(f"Y_{j}" for j in range(1, 20)) + ")"
+    prop = read(f"(declare-const X_0 Real){names}(assert (<= 0 X_0))(assert (<= X_0 1))(assert (<= {row} 0))")
+    assert len(prop.unsafe) == 2
+    assert all((each.A[0, 1:] == 1.0).all() for each in prop.unsafe)

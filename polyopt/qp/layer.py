@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from polyopt.qp.core import Adjoint, Method, check_method, spread
-from polyopt.qp.linalg import transposed_times
+from polyopt.qp.linalg import outer, transposed_times
 from polyopt.qp.problem import Problem, read
 from polyopt.qp.shares import answers, at_once, joined
 
@@ -125,10 +125,3 @@ def differentials(adjoint: Adjoint, g: Tensor, inequalities: int) -> tuple[Tenso
 def total(x: Tensor, shape: torch.Size) -> Tensor:
     """x (B, ...), or its sum over the batch where the argument is shared."""
     return x if shape[0] == len(x) else x.sum(0, keepdim=True)
-
-
-def outer(a: Tensor, x: Tensor, b: Tensor, y: Tensor, shape: torch.Size) -> Tensor:
-    """a x' + b y' of vectors (B, ...), or its sum over the batch where the argument is shared."""
-    if shape[0] != len(a):
-        return (a.mT @ x + b.mT @ y)[None]
-    return torch.stack([a, b], -1) @ torch.stack([x, y], 1)

@@ -45,3 +45,10 @@ def largest(x: Tensor) -> Tensor:
 def take(x: Tensor, index: Tensor) -> Tensor:
     """The rows of a batched tensor, and a shared one as it is."""
     return x if len(x) == 1 else x[index]
+
+
+def outer(a: Tensor, x: Tensor, b: Tensor, y: Tensor, shape: torch.Size) -> Tensor:
+    """a x' + b y' of vectors (B, ...), or its sum over the batch where the argument is shared."""
+    if shape[0] != len(a):
+        return (a.mT @ x + b.mT @ y)[None]
+    return torch.stack([a, b], -1) @ torch.stack([x, y], 1)

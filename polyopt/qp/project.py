@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from polyopt.qp.least_distance import least_distance
-from polyopt.qp.linalg import times, transposed_times
+from polyopt.qp.linalg import outer, times, transposed_times
 from polyopt.qp.problem import Status
 
 
@@ -127,11 +127,5 @@ class _Project(torch.autograd.Function):
         q = torch.zeros_like(Ng).scatter(1, rows, held)[:, :-1]
         free = g - transposed_times(N, q)
         q = q / length
-        by_V = None
-        if ctx.needs_input_grad[1]:
-            by_V = (
-                (t.mT @ free - q.mT @ u)[None]
-                if len(N) == 1
-                else t[:, :, None] * free[:, None] - q[:, :, None] * u[:, None]
-            )
+        by_V = outer(t, free, -q, u, N.shape) if ctx.needs_input_grad[1] else None
         return free, by_V, None, s * q if ctx.needs_input_grad[3] else None, None

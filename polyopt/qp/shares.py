@@ -38,7 +38,7 @@ def joined(found: Sequence[Answer], *names: str) -> tuple[Tensor, ...]:
 
 
 def at_once(function: Callable, *arguments: Sequence) -> list:
-    """``map(function, *arguments)``, each in a thread of its own, without gradients."""
+    """``map(function, *arguments)``, several each in a thread of its own, without gradients."""
     alone = torch.no_grad()(function)  # a thread begins with gradients
     if len(arguments[0]) == 1:
         return list(map(alone, *arguments))

@@ -24,6 +24,7 @@ from polyopt.network import Network
 from polyopt.regions import Box, Ellipsoid, Product, Region, VPolytope, Zonotope
 from polyopt.regions.region import check_single
 from polyopt.verify.arithmetic import AtPoint, Exact, Rounded
+from polyopt.verify.attained import maximizers
 from polyopt.verify.deviation import RESOLUTION, deviations
 from polyopt.verify.pattern import pattern
 from polyopt.verify.witness import Witness, enclose, most_bent
@@ -190,11 +191,6 @@ def _scale(net: Network, points: np.ndarray) -> float:
 
 def _points(region: Region, rng: np.random.Generator) -> np.ndarray:
     """Points of the region (2 SAMPLES, n): random ones first, and points where random directions are greatest."""
-    import torch
-
-    directions = torch.tensor(rng.normal(size=(SAMPLES, region.size)), requires_grad=True)
-    with torch.enable_grad():
-        region.support(directions).sum().backward()  # the gradient of a support function is where it is attained
-    box = region.bounding_box()
-    points = np.concatenate([region.sample(SAMPLES, rng), directions.grad.numpy()])
+    directions, box = rng.normal(size=(SAMPLES, region.size)), region.bounding_box()
+    points = np.concatenate([region.sample(SAMPLES, rng), maximizers(region, directions)])
     return np.clip(points, box.lower, box.upper)

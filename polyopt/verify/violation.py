@@ -107,7 +107,7 @@ def violation(
     ('violated', inf, 1.0, 1.0)
     """
     begin = time.perf_counter()
-    _check(net, region, kind, tolerance, time_limit)
+    _check("violation", net, region, kind, tolerance, time_limit)
     E, f, S = _constraint(net, E, f, slope)
     rows, sides, slopes = (_one_sided(kind, part) for part in (E, f, S))
     excess = _followed(net, Affine(rows, -sides), Affine(-slopes, None))
@@ -165,7 +165,7 @@ def slope_violation(
     ('violated', 0.5, 0.5)
     """
     begin = time.perf_counter()
-    _check(net, region, kind, tolerance)
+    _check("slope_violation", net, region, kind, tolerance)
     E, D, g = _slopes(net, E, D, g)
     rows, sides = _one_sided(kind, E), _one_sided(kind, g).T
     bound, value, scale = math.inf, -math.inf, 0.0
@@ -182,16 +182,16 @@ def slope_violation(
     return Violation(status, bound, math.inf, value, None, tolerance, time.perf_counter() - begin)
 
 
-def _check(net, region, kind, tolerance, time_limit=None) -> None:
+def _check(owner, net, region, kind, tolerance, time_limit=None) -> None:
     if not isinstance(net, Network):
-        raise ValueError(f"violation: the network is a {type(net).__name__}; read it with from_torch first")
-    check_single("violation", region, net.input_size)
+        raise ValueError(f"{owner}: the network is a {type(net).__name__}; read it with from_torch first")
+    check_single(owner, region, net.input_size)
     if kind not in _SIGNS:
-        raise ValueError(f"violation: kind={kind!r} is unknown; choose 'le' or 'eq'")
+        raise ValueError(f"{owner}: kind={kind!r} is unknown; choose 'le' or 'eq'")
     if tolerance is not None and not 0 <= tolerance < math.inf:
-        raise ValueError(f"violation: tolerance is {tolerance}, but must be a finite number, and not negative")
+        raise ValueError(f"{owner}: tolerance is {tolerance}, but must be a finite number, and not negative")
     if time_limit is not None and not time_limit > 0:
-        raise ValueError(f"violation: time_limit is {time_limit}, but must be positive seconds")
+        raise ValueError(f"{owner}: time_limit is {time_limit}, but must be positive seconds")
     region.bounding_box()  # ValueError where it is empty or unbounded
 
 

@@ -137,7 +137,8 @@ def _scale(coefficients: list[Rational]) -> Rational:
         math.lcm(*(c.denominator for c in coefficients)), math.gcd(*(c.numerator for c in coefficients))
     )
     # a power of 2 undoes most of the scaling, and rounds nothing
-    return to_integers / Fraction(2) ** (to_integers.numerator.bit_length() - to_integers.denominator.bit_length())
+    scale = to_integers / Fraction(2) ** (to_integers.numerator.bit_length() - to_integers.denominator.bit_length())
+    return scale if all(_is_float(scale * c) for c in coefficients) else 1
 
 
 def _is_float(value: Rational) -> bool:

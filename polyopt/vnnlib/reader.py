@@ -51,7 +51,8 @@ def read_vnnlib(path: str | PathLike) -> Property:
 
     Decimals are exact numbers and are rounded outwards, so that regions and unsafe sets have every point that the file
     describes: ends of boxes and right-hand sides by less than a float64's last place, and coefficients not at all where
-    the row can be scaled so that floats hold them. Strict inequalities count as if they were not. What is proven thus
+    the row can be scaled so that floats hold them. Strict inequalities count as if they were not,
+    except between numbers. What is proven thus
     holds of the file to the letter. A counterexample is one of these closed sets of floats: it may miss a decimal by
     that last place, or lie where a strict inequality has an equality.
 

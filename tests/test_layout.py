@@ -17,8 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each room may import the rooms below it (later in the list) and none above.
 ROOMS = [
+    ["cli"],
     ["police", "vnnlib"],
     ["verify", "training"],
+    ["tighten"],
     ["highs", "gurobi"],
     ["embed", "cut_rounds"],
     ["embedding", "lp_bounds", "expressions", "search"],

@@ -25,7 +25,7 @@ import numpy as np
 
 from polyopt.network import Network
 from polyopt.regions import Box, HPolytope, Region
-from polyopt.verify.rational import dot, fractions
+from polyopt.regions.rational import dot, fractions
 
 
 class Case(NamedTuple):

@@ -42,12 +42,12 @@ from polyopt.layers import Add, Affine, broadcasts
 from polyopt.network import INPUT, Network
 from polyopt.regions import Region
 from polyopt.regions.region import check_single, finite
+from polyopt.regions.rounding import Ball, combine, product
 from polyopt.verify.affinity import AffineCertificate
 from polyopt.verify.arithmetic import Rounded
 from polyopt.verify.attained import at_least, attained, maximizers
 from polyopt.verify.deviation import MARGIN, RESOLUTION, deviations
 from polyopt.verify.pattern import only_piece
-from polyopt.verify.rounding import Ball, combine, product
 
 EQUAL = 1e-9  # of the scale: floats seldom satisfy an equation exactly
 SAMPLES = 128

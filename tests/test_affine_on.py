@@ -11,12 +11,12 @@ from strategies import PIECEWISE, REGIONS, chain, convolutional, maxima, regions
 import polyopt as po
 from polyopt.activations import Abs, Clip, HardSigmoid, LeakyReLU, Max, Maxout, Pieces, ReLU, Sign, Step, Tanh
 from polyopt.layers import Add, Affine, AvgPool2d, Reshape
+from polyopt.regions.rational import dot, fractions, root
+from polyopt.regions.rounding import Ball, product
+from polyopt.regions.support import Support
 from polyopt.verify.arithmetic import Exact, Rounded
 from polyopt.verify.pattern import pattern
 from polyopt.verify.pieces import choose
-from polyopt.verify.rational import dot, fractions, root
-from polyopt.verify.rounding import Ball, product
-from polyopt.verify.support import Support
 from polyopt.verify.witness import enclose, most_bent
 
 SQUARE = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
@@ -350,7 +350,7 @@ def test_supports_are_upper_bounds_in_floats_and_exact_in_fractions(data):
 
 def test_weak_duality_needs_no_optimal_multipliers(monkeypatch):
     """Whatever the solver says, the bound holds; without a good answer it is only worse."""
-    from polyopt.verify import support
+    from polyopt.regions import support
 
     region, A = UNIT_SQUARES["hpolytope"], np.array([[1.0, 2.0], [-1.0, 0.5]])
     good = support._multipliers

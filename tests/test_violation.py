@@ -14,9 +14,9 @@ from strategies import REGIONS, chain, convolutional, maxima, residual
 import polyopt as po
 from polyopt.activations import ReLU
 from polyopt.layers import Affine
+from polyopt.regions.rational import dot, fractions, root
+from polyopt.regions.rounding import Ball
 from polyopt.verify.attained import attained, inside
-from polyopt.verify.rational import dot, fractions, root
-from polyopt.verify.rounding import Ball
 from polyopt.verify.violation import slope_violation, violation
 
 RNG = np.random.default_rng(0)

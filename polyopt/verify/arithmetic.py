@@ -12,9 +12,9 @@ import math
 import numpy as np
 
 from polyopt.regions import Box, Region
-from polyopt.verify.rational import dot, floats, fractions
-from polyopt.verify.rounding import Ball, beside, combine, outward, underflow
-from polyopt.verify.support import Support
+from polyopt.regions.rational import dot, floats, fractions
+from polyopt.regions.rounding import Ball, beside, combine, outward, underflow
+from polyopt.regions.support import Support
 
 
 class Rounded:

@@ -23,7 +23,7 @@ import torch
 from polyopt.network import Network
 from polyopt.regions import Box, Region
 from polyopt.regions.image import rounding
-from polyopt.verify.rounding import Ball, outward, product
+from polyopt.regions.rounding import Ball, outward, product
 from polyopt.verify.witness import enclose
 
 BISECTIONS = 53

@@ -9,7 +9,7 @@ only enlarge the maximum.
 HiGHS works to tolerances. The objective is counted in units of ``RESOLUTION`` times the outputs' scale, so that the
 tolerance on objectives (1e-7) is nothing to it, and half of a unit is added to its bounds for all others: for that on
 rows (1e-7), and for what rounds to nearest, here and in CROWN. This is a margin and no proof in the sense of
-`polyopt.verify.rounding`.
+`polyopt.regions.rounding`.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 from polyopt.activations import Pieces
-from polyopt.verify.rational import fractions
-from polyopt.verify.rounding import U
+from polyopt.regions.rational import fractions
+from polyopt.regions.rounding import U
 
 ROUNDINGS = 8  # of a breakpoint and of the values of two lines there, generously
 

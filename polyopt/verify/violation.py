@@ -41,12 +41,12 @@ from polyopt.layers import Affine, broadcasts
 from polyopt.network import Network
 from polyopt.regions import Region
 from polyopt.regions.region import finite
+from polyopt.regions.rounding import Ball, combine, product
 from polyopt.verify.affinity import AffineCertificate
 from polyopt.verify.arithmetic import Rounded
 from polyopt.verify.attained import at_least, attained, maximizers
 from polyopt.verify.deviation import MARGIN, RESOLUTION, deviations
 from polyopt.verify.pattern import only_piece
-from polyopt.verify.rounding import Ball, combine, product
 
 EQUAL = 1e-9  # of the scale: floats seldom satisfy an equation exactly
 SAMPLES = 128
@@ -122,7 +122,8 @@ def violation(
         output, shifted = Interval(numbers.lower(known), numbers.upper(known)), numbers.combine([rows], [known], -sides)
         bound = _greatest(numbers.upper(shifted))
         points = [region.center[None], maximizers(region, shifted.mid[:, :-1])]
-    scale = float((abs(E) @ np.maximum(abs(output.lower), abs(output.upper)) + abs(f)).max())
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = float((abs(E) @ np.maximum(abs(output.lower), abs(output.upper)) + abs(f)).max())
     milp_bound = math.inf
     if milp and math.isfinite(scale):
         milp_bound, found = _programs(excess, region, scale or 1.0, remaining)

@@ -6,7 +6,7 @@ An affine g has ``g(z) = (g(x) + g(y)) / 2`` at the midpoint z. If f is within t
 
 so a greater defect refutes all affine functions at once. The defect is computed in float64, with a bound on the
 rounding errors of all three values, which each layer adds to and passes on: linear layers as in
-`polyopt.verify.rounding`, continuous activations with their steepest slope, maxima unchanged. A jump in reach of an
+`polyopt.regions.rounding`, continuous activations with their steepest slope, maxima unchanged. A jump in reach of an
 error makes it infinite.
 
 What is not exactly a point of the region counts with its distance: the midpoint is rounded, and membership in other
@@ -24,8 +24,8 @@ from polyopt.layers import AvgPool2d, Linear
 from polyopt.network import INPUT, Network, Node
 from polyopt.regions import Box, Region
 from polyopt.regions.image import rounding
+from polyopt.regions.rounding import Ball, U, combine
 from polyopt.verify.pieces import meets
-from polyopt.verify.rounding import Ball, U, combine
 
 ROUNDINGS = 8  # of one evaluation of an activation, generously
 

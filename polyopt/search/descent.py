@@ -34,6 +34,6 @@ def polish(question: Question) -> None:
     """Go from the best point to the best of its linear region, and on from there as long as it gets better."""
     for _ in range(PIECES):
         sides = piece_around(question, question.point)
-        found = None if sides is None else least_on_piece(question, question.box, sides)
-        if found is None or not question.offer(found.point[None]):
+        point = None if sides is None else least_on_piece(question, question.box, sides).point
+        if point is None or not question.offer(point[None]):
             return

@@ -19,10 +19,14 @@ from polyopt.search.question import Question
 
 
 class Least(NamedTuple):
-    """The least value on a piece, and a point (n_in,) where it is attained."""
+    """A point (n_in,) where the objective is least on a piece, and the prices (2, n) of the sides that prove it.
 
-    value: float
-    point: np.ndarray
+    Where the piece is empty there is no point, and the prices raise the Lagrangian by 1 or more above the objective.
+    They come from a linear program's floats, and prove what `polyopt.bounds.lagrangian` makes of them.
+    """
+
+    point: np.ndarray | None
+    prices: np.ndarray
 
 
 def piece_around(question: Question, x: np.ndarray) -> np.ndarray | None:
@@ -39,10 +43,29 @@ def piece_around(question: Question, x: np.ndarray) -> np.ndarray | None:
     return np.concatenate(sides, axis=1)
 
 
-def least_on_piece(question: Question, box: Box, sides: np.ndarray) -> Least | None:
-    """The least value where x is in a box and each unit between its sides (2, n) on one piece; None if nowhere."""
+def least_on_piece(question: Question, box: Box, sides: np.ndarray) -> Least:
+    """The least value where x is in a box and each unit between its sides (2, n) on one piece."""
+    rows, limits, cost = _program(question, sides)
+    bounds = np.stack([box.lower, box.upper], axis=1)
+    found = linprog(cost, A_ub=rows, b_ub=limits, bounds=bounds, method="highs")
+    if found.status == 2:
+        rows = np.hstack([rows, -np.ones((len(rows), 1))])  # every row may be violated by t, which is to be small
+        bounds = np.vstack([bounds, [0.0, np.inf]])
+        found = linprog(np.eye(len(cost) + 1)[-1], A_ub=rows, b_ub=limits, bounds=bounds, method="highs")
+        point, scale = None, 1.0 / max(found.fun or 0.0, 1e-12)
+    else:
+        point, scale = found.x, 1.0
+    if found.status != 0:
+        raise RuntimeError(f"the linear program of a linear region ended with: {found.message}")
+    prices = np.zeros_like(sides)
+    prices[np.isfinite(sides)] = scale * np.maximum(-found.ineqlin.marginals, 0.0)
+    return Least(point, prices)
+
+
+def _program(question: Question, sides: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows and right-hand sides of the finite sides, lower ones first, and the objective's slope."""
     points = {INPUT: (np.eye(question.net.input_size), np.zeros(question.net.input_size))}
-    rows, offsets = [], []
+    rows, offsets = [np.empty((0, question.net.input_size))], [np.empty(0)]
     parts = np.split(sides, np.cumsum(question.units.sizes), axis=1)[:-1]
     for node, affine, part in zip(question.form.activations, question.maps, parts, strict=True):
         A, b = _through(affine, points)
@@ -50,22 +73,13 @@ def least_on_piece(question: Question, box: Box, sides: np.ndarray) -> Least | N
         offsets.append(b)
         slope, intercept = _on_piece(node, part)
         points[node.name] = slope[:, None] * A, slope * b + intercept
-    A, b = _through(question.output_map, points)
-    cost, constant = question.weight @ A, question.weight @ b
-    matrix, offset = np.vstack([*rows, np.empty((0, len(cost)))]), np.concatenate([*offsets, []])
-    low, high = np.isfinite(sides)
-    found = linprog(
-        cost,
-        A_ub=np.vstack([-matrix[low], matrix[high]]),
-        b_ub=np.concatenate([(offset - sides[0])[low], (-sides[1] - offset)[high]]),
-        bounds=np.stack([box.lower, box.upper], axis=1),
-        method="highs",
+    A, _ = _through(question.output_map, points)
+    matrix, offset, (low, high) = np.vstack(rows), np.concatenate(offsets), np.isfinite(sides)
+    return (
+        np.vstack([-matrix[low], matrix[high]]),
+        np.concatenate([(offset - sides[0])[low], (-sides[1] - offset)[high]]),
+        question.weight @ A,
     )
-    if found.status == 2:
-        return None
-    if found.status != 0:
-        raise RuntimeError(f"the linear program of a linear region ended with: {found.message}")
-    return Least(found.fun + constant, found.x)
 
 
 def _through(affine: AffineMap, points: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from polyopt.affine import affine_maps
 from polyopt.bounds.backward import Backward
+from polyopt.bounds.crown import propagate
 from polyopt.bounds.units import Units
 from polyopt.convert.to_torch import to_torch
 from polyopt.maxima import maxima_as_relus
@@ -20,7 +21,8 @@ from polyopt.regions import Box
 class Question:
     """The network, the box and the objective, as tensors on one device, and the best point found so far.
 
-    Bounds are those of ``form``, the network without maxima; points are judged by the network itself. ``cutoff`` is the
+    Bounds are those of ``form``, the network without maxima, and ``bounds`` CROWN's over the whole box, by the names of
+    its nodes; points are judged by the network itself. ``cutoff`` is the
     value that a point has to undercut to count as better by more than the gap: a domain whose bound reaches it is done
     with.
     """
@@ -31,6 +33,7 @@ class Question:
         self.maps, self.output_map = affine_maps(self.form)
         self.backward = Backward(self.form, device)
         self.units = Units(self.form, self.backward)
+        self.bounds = propagate(self.backward, self.form, box)
         self.lower, self.upper = self.backward.tensor(box.lower), self.backward.tensor(box.upper)
         self.row = self.backward.tensor(weight)
         self.point = box.center

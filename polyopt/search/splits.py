@@ -42,7 +42,9 @@ def clipped(lower: Tensor, upper: Tensor, slope: Tensor, room: Tensor) -> tuple[
     ``A x + c`` is least at one corner of the box, and there ``room`` (batch,) below the cutoff, room > 0: no point that
     is better lies further than ``room / |A_i|`` from that corner along input i.
     """
-    reach = room.unsqueeze(1) / slope.abs().clamp(min=torch.finfo(slope.dtype).tiny)
+    finfo = torch.finfo(slope.dtype)
+    reach = room.unsqueeze(1) / slope.abs().clamp(min=finfo.tiny)
+    reach = reach + 4.0 * finfo.eps * (reach + lower.abs() + upper.abs())  # rounded outwards
     return (
         torch.where(slope < 0, torch.maximum(lower, upper - reach), lower),
         torch.where(slope > 0, torch.minimum(upper, lower + reach), upper),

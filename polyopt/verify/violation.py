@@ -125,8 +125,9 @@ def violation(
         shifted = numbers.combine([rows, -slopes], [known, numbers.identity()], -sides)
         bound = _greatest(numbers.upper(shifted))
         points = [region.center[None], maximizers(region, shifted.mid[:, :-1])]
-    sizes, reach = (np.maximum(abs(box.lower), abs(box.upper)) for box in (output, region.bounding_box()))
-    scale = float((abs(E) @ sizes + abs(f) + abs(S) @ reach).max())
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes, reach = (np.maximum(abs(box.lower), abs(box.upper)) for box in (output, region.bounding_box()))
+        scale = float((abs(E) @ sizes + abs(f) + abs(S) @ reach).max())
     milp_bound = math.inf
     if milp and math.isfinite(scale):
         milp_bound, found = _programs(excess, region, scale or 1.0, remaining)

@@ -36,8 +36,8 @@ SMALL = 2**22  # multiplications that are done sooner than one has looked for co
 class Backward:
     """A network's layers ready to be passed backwards, on one device and in one precision.
 
-    ``relaxations`` holds, by name, the relaxation of every nonlinear layer that a pass may meet; and `observe` is to be
-    called for each node that it may meet, with bounds on it, before the first pass.
+    ``relaxations`` holds, by name, the relaxation of every nonlinear layer that a pass may meet, widened by `widened`
+    or by `tolls`; and `observe` is to be called for each node that it may meet, in order, with bounds on it.
     """
 
     def __init__(self, net: Network, device=None, dtype: torch.dtype = torch.float64):
@@ -49,6 +49,9 @@ class Backward:
         linear = [node for node in net.nodes if isinstance(node.layer, Linear)]
         self._transposed = {node.name: rule_for(node, RULES)(node, self.tensor) for node in linear}
         self._offsets = {node.name: self.tensor(node.layer.offset(*node.input_shapes)) for node in linear}
+        # linear nodes whose rows come through relaxations, which pay their tolls, or are those that a pass begins with
+        self._paid = {node.name for node in linear} - {n.name for n in net.nodes[-1:]}
+        self._paid -= {name for node in linear for name in node.inputs}
         self._sizes: dict[str, np.ndarray] = {}
         self._tolls: dict[str, Tensor] = {}
         self._floors: dict[str, float] = {}
@@ -68,13 +71,42 @@ class Backward:
         sizes = self._sizes[name] = size(bounds)
         self._reaches[name] = self.tensor(gamma(0, self._dtype) * sizes.ravel())
         if name == INPUT:
-            self._floors[name] = floor(sizes.size, self._dtype, [])
+            self._floors = {name: floor(sizes.size, self._dtype, [])}
+            self._tolls = {}
             return
         node = self._named[name]
         inputs = [self._sizes[each] for each in node.inputs]
-        count = node.size + node.input_size + 2 * len(self.nodes)
-        self._tolls[name] = self.tensor(charge(count, self._dtype, node, inputs, sizes))
         self._floors[name] = floor(node.size, self._dtype, [*inputs, sizes])
+        if not isinstance(node.layer, Linear):
+            self._tolls[name] = self.tensor(charge(self._count(node), self._dtype, node, inputs, sizes))
+
+    def toll(self, name: str) -> Tensor:
+        """What each unit of a row on a node may lose there (n,); of a linear one once its inputs are observed."""
+        if name not in self._tolls:
+            node = self._named[name]
+            inputs = [self._sizes[each] for each in node.inputs]
+            self._tolls[name] = self.tensor(charge(self._count(node), self._dtype, node, inputs))
+        return self._tolls[name]
+
+    def entries(self, node: Node) -> Tensor:
+        """The tolls (node.input_size,) of the linear nodes before a nonlinear one that it has to pay."""
+        none = [self.tensor(np.zeros(math.prod(shape))) for shape in node.input_shapes]
+        pairs = zip(node.inputs, none, strict=True)
+        return torch.cat([self.toll(name) if name in self._paid else zero for name, zero in pairs])
+
+    def widened(self, node: Node, relaxation: Relaxation) -> Relaxation:
+        """The relaxation of an observed node with lines so far apart that they pay its toll and those before it."""
+        before = self.entries(node)
+        before = before if relaxation.source is None else before[relaxation.source]
+        toll = self.toll(node.name)
+        return relaxation._replace(
+            lower_intercept=relaxation.lower_intercept - (toll + relaxation.lower_slope.abs() * before),
+            upper_intercept=relaxation.upper_intercept + (toll + relaxation.upper_slope.abs() * before),
+        )
+
+    def _count(self, node: Node) -> int:
+        """The roundings that a term may see on its way into a sum, and in all those that the sum is added to."""
+        return node.size + node.input_size + 2 * len(self.nodes)
 
     def bounds(self, node: Node, region: Region) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds (batch, node.size) on a linear node over a region, or over each box of a batch.
@@ -84,13 +116,12 @@ class Backward:
         operators = node.layer.operators(*node.input_shapes)
         widest = max(self.input_size, *(n.size for n in self.nodes))
         count = max(1, ENTRIES // (2 * math.prod(region.batch_shape) * widest))
-        # what the weights lose as numbers of this precision
-        rounded = self.tensor(charge(0, self._dtype, node, [self._sizes[each] for each in node.inputs]))
         parts, least = [], _least_over(region)
         for first in range(0, node.size, count):
             rows = slice(first, first + count)
             offset = self._offsets[node.name][rows]
-            coefficients, lost = {}, rounded[rows].repeat(2)[None]
+            # the weights may lose what the toll allows for as numbers of this precision
+            coefficients, lost = {}, self.toll(node.name)[rows].repeat(2)[None]
             for name, operator in zip(node.inputs, operators, strict=True):
                 part = operator[rows]
                 part = self.tensor(part.toarray() if sp.issparse(part) else part)
@@ -106,13 +137,16 @@ class Backward:
         ``coefficients`` holds the ``A_k`` by the names of their nodes, and is used up.
         """
         spare = gamma(2 * len(self.nodes), self._dtype)
-        constant = constant - spare * constant.detach().abs()
+        constant = constant - spare * constant.detach().abs() - sum(self._floors.values())
+        for name in self._paid & coefficients.keys():
+            constant = constant - self._lost(coefficients[name], self.toll(name))
         for node in reversed(self.nodes):
             rows = coefficients.pop(node.name, None)
             if rows is None:
                 continue
-            constant = constant - dot(rows.detach().abs(), self._tolls[node.name][None]) - self._floors[node.name]
             if node.name in self._transposed:
+                if node.name not in self._paid and not isinstance(node.layer, (Reshape, Concat)):
+                    constant = constant - self._lost(rows, self.toll(node.name))
                 constant = constant + rows @ self._offsets[node.name]
                 parts = self._transposed[node.name](rows)
             else:
@@ -123,7 +157,7 @@ class Backward:
                 constant = constant - self.add(coefficients, name, part)
         if INPUT not in coefficients:
             coefficients[INPUT] = constant.new_zeros(1, constant.shape[1], self.input_size)
-        return coefficients[INPUT], constant - self._floors[INPUT]
+        return coefficients[INPUT], constant
 
     def add(self, coefficients: dict[str, Tensor], name: str, part: Tensor) -> Tensor | float:
         """Add rows to those on a node; what this loses, (batch, rows) or 0.0."""
@@ -135,7 +169,11 @@ class Backward:
 
     def lost(self, name: str, rows: Tensor) -> Tensor:
         """What it may cost that each entry of rows on a node was rounded, (batch, rows)."""
-        return dot(rows.detach().abs(), self._reaches[name][None])
+        return self._lost(rows, self._reaches[name])
+
+    @staticmethod
+    def _lost(rows: Tensor, toll: Tensor) -> Tensor:
+        return dot(rows.detach().abs(), toll[None])
 
 
 def _least_over(region: Region) -> Callable[[Tensor], Tensor]:

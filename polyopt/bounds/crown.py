@@ -60,7 +60,7 @@ def propagate(backward: Backward, net: Network, region: Region) -> Values:
         linear = isinstance(node.layer, Linear)
         if not linear:
             before = joined(node, values)
-            backward.relaxations[node.name] = relax(node, backward.tensor(before.lower), backward.tensor(before.upper))
+            lines = relax(node, backward.tensor(before.lower), backward.tensor(before.upper))
         values[node.name] = step(node, values)
         # the range of a function of one bounded number is exact: a pass through its relaxation adds nothing
         exact = not linear or (len(node.inputs) == 1 and node.inputs[0] in independent)
@@ -70,6 +70,8 @@ def propagate(backward: Backward, net: Network, region: Region) -> Values:
             found = (side.cpu().numpy().astype(np.float64) for side in backward.bounds(node, region))
             values[node.name] = _better(values[node.name], *(side.reshape(-1, *node.shape) for side in found))
         backward.observe(node.name, values[node.name])
+        if not linear:
+            backward.relaxations[node.name] = backward.widened(node, lines)
     return values
 
 

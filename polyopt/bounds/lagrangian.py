@@ -11,8 +11,7 @@ prices and piecewise smooth in the slopes: ascent finds good ones, and every val
 are alpha-CROWN's (Xu et al. 2021), prices of bounds that a split has set beta-CROWN's (Wang et al. 2021, theorem 3.1),
 and the price of a cutoff gives bounds on pre-activations that hold wherever the objective improves (Kotha et al. 2023).
 
-All of it is rounded outwards (`polyopt.bounds.rounding`): for the prices, theirs times the sizes of what they are on is
-subtracted.
+All of it is rounded outwards (`polyopt.bounds.rounding`): lines pay for their layers, and prices for what they are on.
 """
 
 from __future__ import annotations
@@ -49,8 +48,9 @@ class Cutoff(NamedTuple):
 class Enclosure:
     """Lines around all units on a batch of domains with bounds ``sides`` (2, batch, n), and the prices of these."""
 
-    def __init__(self, units: Units, sides: Tensor, start: Multipliers | None = None):
+    def __init__(self, units: Units, sides: Tensor, tolls: tuple[Tensor, Tensor], start: Multipliers | None = None):
         self.units, self.sides = units, sides
+        self._toll, self._before = tolls
         self.corners = units.corners(sides)
         start = (units.relaxed(sides), torch.zeros_like(sides)) if start is None else start
         self.slopes, self.prices = (part.detach().clone() for part in start)
@@ -68,13 +68,15 @@ class Enclosure:
 
     def lines(self) -> list[Lines]:
         """The lines and prices as they are now, layer by layer, for a backward pass."""
-        slopes, intercepts = (part.split(self.units.sizes, 2) for part in (self.slopes, self.intercepts()))
+        paid = self.intercepts() - (self._toll + self.slopes.detach().abs() * self._before)
+        slopes, intercepts = (part.split(self.units.sizes, 2) for part in (self.slopes, paid))
         tolls = (self.prices[1] - self.prices[0]).split(self.units.sizes, 1)
         return [Lines(*layer) for layer in zip(slopes, intercepts, tolls, strict=True)]
 
     def fees(self) -> Tensor:
         """What the prices add to the bound: (batch,)."""
         lost = gamma(self.sides.shape[2], self.sides.dtype) * self.sides.abs().sum(0)  # no less than |l|, |u| and |a|
+        lost = lost + self._before
         return (self.prices * (self.sides - lost)).sum((0, 2))
 
     @torch.no_grad()
@@ -165,7 +167,7 @@ def ascend(
     ``rows`` (batch, n) on nodes by name; ``sides`` (2, batch, n) the units' bounds; ``minimum`` the region. ``start``
     holds slopes and prices to begin with.
     """
-    enclosure = Enclosure(units, sides, start)
+    enclosure = Enclosure(units, sides, units.tolls(backward), start)
     share = sides.new_full((sides.shape[1],), FIRST_SHARE)
     free = [enclosure.slopes, enclosure.prices, share][: 3 if cutoff else 2]
     climbs = [Adam(part, step) for part, step in zip(free, (SLOPE_STEP, PRICE_STEP, SHARE_STEP), strict=False)]

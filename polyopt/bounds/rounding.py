@@ -7,8 +7,12 @@ node y = W h + b it computes P near R W and s near R b, and goes on from P h + s
 
 for sums of fewer than k terms, in any order, with the unit roundoff u. At a nonlinear node, with lines of slope s below
 and above that hold up to their own rounding, the same holds with ``2 S |a| + |y|`` in the place of ``|W| |h| + |b|``,
-where S >= |s| is the activation's steepest slope, |a| the size of its input. What stands there is this node's *toll*, a
-vector that depends on no row: gamma |R| toll is subtracted at each node, and the bound is one for the exact numbers.
+where S >= |s| is the activation's steepest slope, |a| the size of its input. What stands there, times gamma, is this
+node's *toll* t, a vector that depends on no row: were |R| t subtracted at each node, the bound would be one for the
+exact numbers. It costs nothing. A nonlinear node multiplies the positive part of R by the intercepts of the lines below
+and the negative part by those above: with ``toll + |s| t`` taken from the one and added to the other, where t is the
+toll of the linear node before it, that product has paid for both nodes. Only where linear nodes follow each other,
+and for the rows that a pass begins with, is |R| t computed.
 
 Numbers and products that underflow lose up to the least normal number each, whatever their size, and no more than
 that times ``|h|`` in the end: this is the node's *floor*, and counts without R for products, with R for weights.

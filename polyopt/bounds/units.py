@@ -49,6 +49,12 @@ class Units:
             backward.tensor(np.hstack(parts)) for parts in zip(*tables, strict=True)
         )
 
+    def tolls(self, backward: Backward) -> tuple[Tensor, Tensor]:
+        """What each unit (n,) of a row may lose at its layer, and at those before (`polyopt.bounds.rounding`)."""
+        none = self.breakpoints.new_zeros(0)
+        tolls = [backward.toll(node.name) for node in self.nodes]
+        return torch.cat([none, *tolls]), torch.cat([none, *map(backward.entries, self.nodes)])
+
     def undecided(self, sides: Tensor) -> Tensor:
         """Which units (batch, n) have a breakpoint strictly between their bounds ``sides`` (2, batch, n)."""
         low, high = sides

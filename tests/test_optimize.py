@@ -9,7 +9,7 @@ from strategies import chain
 import polyopt as po
 from polyopt.activations import ReLU, Tanh
 from polyopt.layers import Affine
-from polyopt.search import branching
+from polyopt.search import branching, search
 
 CONTINUOUS = [name for name in NETWORKS if name not in (*SIGN_KINDS, "convolution")]
 WAYS = {"inputs": 10**6, "phases": 0}  # the number of inputs up to which boxes are halved
@@ -122,7 +122,7 @@ def test_stopped_by_hand_it_returns_a_point_and_a_valid_bound(monkeypatch):
         calls.append(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(branching.Search, "step", stop)
+    monkeypatch.setattr(search.Search, "step", stop)
     net = chain(np.random.default_rng(0), "relu", sizes=(4, 20, 20, 1))
     box = po.Box([-1.0] * 4, [1.0] * 4)
     best = po.optimize(net, box, [1.0])

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from polyopt.bounds.backward import Backward
 from polyopt.bounds.rounding import down, gamma
-from polyopt.bounds.units import Units
+from polyopt.bounds.units import Part, Units
 
-SLOPE_STEP, PRICE_STEP, SHARE_STEP = 0.25, 0.1, 0.3  # of Adam, at first
+SLOPE_STEP, PRICE_STEP, SHARE_STEP, WEIGHT_STEP = 0.25, 0.1, 0.3, 0.1  # of Adam, at first
 DECAY = 0.97  # what each step's length is of the one before
 FIRST_SHARE = 0.3  # of a cutoff's price in its scale
 
@@ -46,15 +46,16 @@ class Cutoff(NamedTuple):
 
 
 class Enclosure:
-    """Lines around all units on a batch of domains with bounds ``sides`` (2, batch, n), and the prices of these."""
+    """Lines around the free units on domains with bounds ``sides`` (2, batch, n), and the prices of these bounds."""
 
-    def __init__(self, units: Units, sides: Tensor, tolls: tuple[Tensor, Tensor], start: Multipliers | None = None):
+    def __init__(self, units: Units, sides: Tensor, start: Multipliers | None = None):
         self.units, self.sides = units, sides
-        self._toll, self._before = tolls
         self.corners = units.corners(sides)
         start = (units.relaxed(sides), torch.zeros_like(sides)) if start is None else start
         self.slopes, self.prices = (part.detach().clone() for part in start)
         self.project()
+        # a price pays for the sum it becomes part of, whose terms are no greater than |l|, |u| and |a|
+        self._paid = gamma(sides.shape[2], sides.dtype) * sides.abs().sum(0) + units.before
 
     @torch.no_grad()
     def project(self) -> None:
@@ -68,16 +69,12 @@ class Enclosure:
 
     def lines(self) -> list[Lines]:
         """The lines and prices as they are now, layer by layer, for a backward pass."""
-        paid = self.intercepts() - (self._toll + self.slopes.detach().abs() * self._before)
-        slopes, intercepts = (part.split(self.units.sizes, 2) for part in (self.slopes, paid))
-        tolls = (self.prices[1] - self.prices[0]).split(self.units.sizes, 1)
-        return [Lines(*layer) for layer in zip(slopes, intercepts, tolls, strict=True)]
+        lines = self.slopes, paying(self.units, self.slopes, self.intercepts()), self.prices[1] - self.prices[0]
+        return [Lines(part, *(each[..., part.place] for each in lines)) for part in self.units.parts]
 
     def fees(self) -> Tensor:
         """What the prices add to the bound: (batch,)."""
-        lost = gamma(self.sides.shape[2], self.sides.dtype) * self.sides.abs().sum(0)  # no less than |l|, |u| and |a|
-        lost = lost + self._before
-        return (self.prices * (self.sides - lost)).sum((0, 2))
+        return (self.prices * (self.sides - self._paid)).sum((0, 2))
 
     @torch.no_grad()
     def losses(self, lines: list[Lines]) -> tuple[Tensor, Tensor]:
@@ -88,7 +85,8 @@ class Enclosure:
         line below). Units that have no breakpoint between their bounds cost -1.
         """
         points, heights = self.corners.points, self.corners.heights
-        weights = torch.cat([heights[:, 0, :, :0], *(layer.weights for layer in lines)], 2).unsqueeze(1)
+        rows = torch.cat([points[0, :, :0], *(layer.rows for layer in lines)], 1)
+        weights = torch.stack([rows, -rows]).clamp(min=0.0).unsqueeze(1)
         gaps = weights * (heights - self.slopes.unsqueeze(1) * points - self.intercepts().unsqueeze(1))
         between = (points > points[0]) & (points < points[-1])
         loss, where = torch.where(between, gaps.sum(0), -1.0).max(0)
@@ -96,23 +94,35 @@ class Enclosure:
         return torch.where(loss < 0.0, -1.0, loss + at_ends), points.gather(0, where[None])[0]
 
 
-class Lines:
-    """One layer's part of an `Enclosure`, as a backward pass meets it.
+def paying(units: Units, slopes: Tensor, intercepts: Tensor, place: slice = slice(None)) -> Tensor:
+    """The intercepts (2, batch, n) of lines that pay for rounding, their own and that of the layer before."""
+    return intercepts - (units.toll[place] + slopes.detach().abs() * units.before[place])
 
-    After the pass ``weights`` (2, batch, n) says how much the bound rests on each line.
+
+class Lines:
+    """One layer's part of an `Enclosure`, as a backward pass meets it: (2, batch, n), (2, batch, n), (batch, n).
+
+    ``rows`` (batch, n) are those on its free units in the last pass.
     """
 
-    def __init__(self, slopes: Tensor, intercepts: Tensor, toll: Tensor):
-        self._slopes, self._intercepts, self._toll = slopes, intercepts, toll
-        self.weights = torch.zeros_like(slopes)
+    def __init__(self, part: Part, slopes: Tensor, intercepts: Tensor, toll: Tensor | None = None):
+        self._part, self._slopes, self._intercepts, self._toll = part, slopes, intercepts, toll
+        self.rows = torch.zeros_like(slopes[0])
 
     def through(self, rows: Tensor, input_size: int) -> tuple[Tensor, Tensor]:
         """Rows (batch, 1, n) on the outputs as rows on the inputs, and the constants (batch, 1) this leaves."""
-        rows = rows[:, 0]
-        weights = torch.stack([rows, -rows]).clamp(min=0.0)
-        self.weights = weights.detach()
-        shift = (weights * self._intercepts).sum((0, 2)).unsqueeze(1)
-        return ((weights * self._slopes).sum(0) + self._toll).unsqueeze(1), shift
+        rows, part = rows[:, 0], self._part
+        free = rows if part.free is None else rows.index_select(1, part.free)
+        self.rows = free.detach()
+        below, weights = free > 0, free.abs()
+        shift = (weights * torch.where(below, *self._intercepts)).sum(1)
+        inner = weights * torch.where(below, *self._slopes)
+        if self._toll is not None:
+            inner = inner + self._toll
+        if part.free is not None:
+            shift = shift + rows @ part.intercept - rows.detach().abs() @ part.toll
+            inner = (rows * part.slope).index_add(1, part.free, inner)
+        return inner.unsqueeze(1), shift.unsqueeze(1)
 
 
 class Adam:
@@ -137,11 +147,39 @@ class Adam:
         )
 
 
+class Mixture:
+    """Rows C (batch, r, n_out) on the output, less their limits d (batch, r), of which the greatest counts.
+
+    ``min_x max_r (C y - d)_r >= max_w min_x sum_r w_r (C y - d)_r`` over the weights ``w >= 0`` (batch, r) that sum to
+    one. ``reach`` (n_out,) is no less than ``|y|``.
+    """
+
+    def __init__(self, rows: Tensor, limits: Tensor, weights: Tensor, reach: Tensor):
+        self.rows, self.limits, self.weights = rows, limits, weights.detach().clone()
+        share = gamma(4 * rows.shape[1], rows.dtype)
+        self._lost = share * (rows.abs() @ reach + limits.abs())
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Bring the weights back to a sum of one, or to equal ones where all have become zero."""
+        self.weights.clamp_(min=0.0)
+        total = self.weights.sum(1, keepdim=True)
+        self.weights.copy_(torch.where(total > 0, self.weights / total, 1.0 / self.weights.shape[1]))
+
+    def row(self) -> Tensor:
+        """The weighted row (batch, n_out)."""
+        return (self.weights.unsqueeze(1) @ self.rows)[:, 0]
+
+    def limit(self) -> Tensor:
+        """The weighted limit (batch,), and what rounding may cost both."""
+        return (self.weights * (self.limits + self._lost)).sum(1)
+
+
 class Ascent(NamedTuple):
     """The best bound of each domain (batch,), and how it ended.
 
     ``last``, ``slope`` and ``point`` are the least value (batch,) of the last linear bound, its slope (batch, n_in) and
-    where it is least (batch, n_in); ``lines`` those of the last backward pass.
+    where it is least (batch, n_in); ``lines`` those of the last backward pass, ``mixture`` the rows' last weights.
     """
 
     bound: Tensor
@@ -150,6 +188,7 @@ class Ascent(NamedTuple):
     point: Tensor
     enclosure: Enclosure
     lines: list[Lines]
+    mixture: Mixture | None
 
 
 def ascend(
@@ -161,45 +200,58 @@ def ascend(
     steps: int,
     cutoff: Cutoff | None = None,
     start: Multipliers | None = None,
+    mixture: Mixture | None = None,
 ) -> Ascent:
     """Lower bounds (batch,) on ``sum_k rows[k] y_k`` over a batch of domains, improved by ``steps`` steps of Adam.
 
-    ``rows`` (batch, n) on nodes by name; ``sides`` (2, batch, n) the units' bounds; ``minimum`` the region. ``start``
-    holds slopes and prices to begin with.
+    ``rows`` (batch, n) on nodes by name, to which a ``mixture`` adds rows on the output; ``sides`` (2, batch, n) the
+    free units' bounds; ``minimum`` the region. ``start`` holds slopes and prices to begin with.
     """
-    enclosure = Enclosure(units, sides, units.tolls(backward), start)
+    enclosure = Enclosure(units, sides, start)
     share = sides.new_full((sides.shape[1],), FIRST_SHARE)
-    free = [enclosure.slopes, enclosure.prices, share][: 3 if cutoff else 2]
+    free = [enclosure.slopes, enclosure.prices]
+    free += [share] if cutoff else []
     climbs = [Adam(part, step) for part, step in zip(free, (SLOPE_STEP, PRICE_STEP, SHARE_STEP), strict=False)]
+    if mixture is not None and mixture.weights.shape[1] > 1:
+        free.append(mixture.weights)
+        climbs.append(Adam(mixture.weights, WEIGHT_STEP))
     best = torch.full_like(share, -torch.inf)
     for step in range(steps + 1):
         last = step == steps
         for part in free:
             part.requires_grad_(not last)
         lines = enclosure.lines()
-        backward.relaxations = {node.name: layer for node, layer in zip(units.nodes, lines, strict=True)}
-        A, constant = _pull(backward, rows, share, cutoff)
+        backward.relaxations = {part.node.name: layer for part, layer in zip(units.parts, lines, strict=True)}
+        A, constant = _pull(backward, rows, share, cutoff, mixture)
         least, point = minimum(A)
         bound = down(down(least + constant) + enclosure.fees())
         best = torch.fmax(best, bound.detach())
         if last:
-            return Ascent(best, bound, A, point, enclosure, lines)
-        for climb, gradient in zip(climbs, torch.autograd.grad(bound.sum(), free), strict=True):
+            return Ascent(best, bound, A, point, enclosure, lines, mixture)
+        for climb, gradient in zip(climbs, torch.autograd.grad(bound.sum(), free, materialize_grads=True), strict=True):
             climb.step(gradient)
         enclosure.project()
         share.detach().clamp_(min=0.0)
+        if mixture is not None:
+            mixture.project()
     raise AssertionError("unreachable")
 
 
-def _pull(backward: Backward, rows: dict[str, Tensor], share: Tensor, cutoff: Cutoff | None) -> tuple[Tensor, Tensor]:
-    """The linear bound ``A x + constant`` (batch, n_in), (batch,) with the present slopes and prices."""
+def _pull(
+    backward: Backward, rows: dict[str, Tensor], share: Tensor, cutoff: Cutoff | None, mixture: Mixture | None
+) -> tuple[Tensor, Tensor]:
+    """The linear bound ``A x + constant`` (batch, n_in), (batch,) with the present multipliers."""
     coefficients = {name: part.unsqueeze(1) for name, part in rows.items()}
     constant = share.new_zeros(len(share), 1)
+    added = []
     if cutoff is not None:
         price = (share * cutoff.scale).unsqueeze(1)
         constant = constant - price * cutoff.value
-        for name, row in cutoff.objective.items():
-            part = (price * row).unsqueeze(1)
-            constant = constant - backward.lost(name, part) - backward.add(coefficients, name, part)
+        added = [(name, (price * row).unsqueeze(1)) for name, row in cutoff.objective.items()]
+    if mixture is not None:
+        constant = constant - mixture.limit().unsqueeze(1)
+        added.append((backward.nodes[-1].name, mixture.row().unsqueeze(1)))
+    for name, part in added:
+        constant = constant - backward.lost(name, part) - backward.add(coefficients, name, part)
     A, constant = backward.pull(coefficients, constant)
     return A[:, 0], constant[:, 0]

@@ -68,10 +68,16 @@ def relax(node: Node, lower: Tensor, upper: Tensor) -> Relaxation:
 
 
 def _piecewise(node, lower, upper):
-    breakpoints, slopes, intercepts = (
-        torch.tensor(part, dtype=lower.dtype, device=lower.device).unsqueeze(1)
-        for part in node.layer.pieces(node.shape)
-    )
+    tables = (*node.layer.pieces(node.shape), steepest(node))
+    return piecewise_lines(*(lower.new_tensor(part) for part in tables), lower, upper)
+
+
+def piecewise_lines(breakpoints, slopes, intercepts, steepest, lower: Tensor, upper: Tensor) -> Relaxation:
+    """The lines of piecewise-linear units on [lower, upper] (batch, n), from their `Pieces`.
+
+    ``steepest`` (n,) is the greatest slope that a line may have.
+    """
+    breakpoints, slopes, intercepts = (part.unsqueeze(1) for part in (breakpoints, slopes, intercepts))
     infinite = torch.full_like(slopes[:1], torch.inf)
     ends = torch.cat([-infinite, breakpoints, infinite])  # (pieces + 1, 1, n)
     points = torch.clamp(ends, lower, upper)  # (pieces + 1, batch, n)
@@ -81,8 +87,7 @@ def _piecewise(node, lower, upper):
     # a line below f is minus a line above -f: both at once, along a new axis 1
     values = torch.where(meets.unsqueeze(1), torch.stack([values, -values], 1), -torch.inf).amax(2)
     # the slope of a short chord is mostly rounding errors
-    limit = torch.tensor(steepest(node), dtype=lower.dtype, device=lower.device)
-    slope, intercept = _line_above(points.unsqueeze(1), values, limit)
+    slope, intercept = _line_above(points.unsqueeze(1), values, steepest)
     lines = (0.0 - slope[1], 0.0 - intercept[1], slope[0], intercept[0])
     # a unit that stays strictly inside one piece is that piece, without the rounding of a chord
     only = ((ends[:-1] < lower) & (upper < ends[1:])).to(lower.dtype)

@@ -1,8 +1,11 @@
-"""All units of a network's nonlinear layers end to end, and the corners of their graphs between bounds.
+"""The units of a network's nonlinear layers end to end, and the corners of their graphs between bounds.
 
 Whatever its slope s, a line below a piecewise-linear f on [l, u] is sound with the intercept ``min f(a) - s a`` over
 the ends and the breakpoints between them, the corners. A line above f is minus a line below -f; likewise ``a <= u`` is
 ``-u <= -a``: sides are stacked along a first axis of length 2, so that all of them are lower sides.
+
+Units that keep to one piece wherever bounds are asked for are *fixed*: their piece is their line. Only the others, the
+n *free* units, have bounds, slopes and prices.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from torch import Tensor
 
 from polyopt.activations import Pieces, PiecewiseLinear
 from polyopt.bounds.backward import Backward
-from polyopt.bounds.relaxation import relax
+from polyopt.bounds.relaxation import piecewise_lines, relax
+from polyopt.bounds.rounding import steepest
 from polyopt.network import Network, Node
 
 
@@ -32,68 +36,118 @@ class Corners(NamedTuple):
     greatest: Tensor
 
 
+class Part(NamedTuple):
+    """The units of one layer: ``place`` is where its free ones are among all free ones, ``free`` which these are.
+
+    Where all are free that is None. ``slope``, ``intercept`` and ``toll`` (node.size,) hold the pieces of the fixed
+    ones and what they pay for rounding, and zeros for the free ones.
+    """
+
+    node: Node
+    place: slice
+    free: Tensor | None
+    slope: Tensor
+    intercept: Tensor
+    toll: Tensor
+
+    def positions(self, units: Tensor) -> Tensor:
+        """The positions in the layer of some of its free units."""
+        return units if self.free is None else self.free[units]
+
+
 class Units:
-    """The n units of the activations of ``net``, which takes no maxima (`polyopt.maxima`).
+    """The units of the activations of ``net``, which takes no maxima (`polyopt.maxima`) and no steps.
+
+    ``backward`` has observed bounds on all nodes. ``sides`` (2, batch, N) are bounds on all N units: those that these
+    decide, on all of the batch alike, are fixed; without them all units are free. ``kept`` (n,) are the free ones.
 
     ``breakpoints`` (k, n), ``slopes`` and ``intercepts`` (k + 1, n) are their pieces; where a unit has fewer than
     another its last breakpoints are infinite, and so are all of units that are not piecewise linear.
     """
 
-    def __init__(self, net: Network, backward: Backward):
-        self.nodes = net.activations
-        self.sizes = [node.size for node in self.nodes]
-        tables = [Pieces(np.empty((0, 0)), np.empty((1, 0)), np.empty((1, 0))), *map(_pieces, self.nodes)]
+    def __init__(self, net: Network, backward: Backward, sides: Tensor | None = None):
+        tables = [Pieces(np.empty((0, 0)), np.empty((1, 0)), np.empty((1, 0))), *map(_pieces, net.activations)]
         count = max(len(table.breakpoints) for table in tables)
         tables = [_padded(table, count) for table in tables]
-        self.breakpoints, self.slopes, self.intercepts = (
-            backward.tensor(np.hstack(parts)) for parts in zip(*tables, strict=True)
-        )
+        whole = tuple(backward.tensor(np.hstack(parts)) for parts in zip(*tables, strict=True))
+        steep = [np.empty(0), *map(_steepest, net.activations)]
+        none = whole[0].new_zeros(0)
+        toll = torch.cat([none, *(backward.toll(node.name) for node in net.activations)])
+        before = torch.cat([none, *map(backward.entries, net.activations)])
+        fixed, piece = torch.zeros_like(toll, dtype=torch.bool), torch.zeros_like(toll, dtype=torch.int64)
+        if sides is not None:
+            low, high = sides.amin(1) * sides.new_tensor([[1.0], [-1.0]])
+            piece = (whole[0] < high).sum(0)
+            smooth = [np.full(node.size, not isinstance(node.layer, PiecewiseLinear)) for node in net.activations]
+            fixed = (piece <= (whole[0] <= low).sum(0)) & ~torch.tensor(np.concatenate([[], *smooth]) > 0).to(
+                low.device
+            )
+        self.kept = (~fixed).nonzero()[:, 0]
+        self.breakpoints, self.slopes, self.intercepts = (part[:, self.kept] for part in whole)
+        self.toll, self.before = toll[self.kept], before[self.kept]
+        self._steepest = backward.tensor(np.concatenate(steep))[self.kept]
+        lines = [torch.where(fixed, part.gather(0, piece[None])[0], 0.0) for part in whole[1:]]
+        paid = torch.where(fixed & ((lines[0] != 0) | (lines[1] != 0)), toll + lines[0].abs() * before, 0.0)
+        self.parts = list(_parts(net, fixed, (*lines, paid)))
 
-    def tolls(self, backward: Backward) -> tuple[Tensor, Tensor]:
-        """What each unit (n,) of a row may lose at its layer, and at those before (`polyopt.bounds.rounding`)."""
-        none = self.breakpoints.new_zeros(0)
-        tolls = [backward.toll(node.name) for node in self.nodes]
-        return torch.cat([none, *tolls]), torch.cat([none, *map(backward.entries, self.nodes)])
+    @property
+    def smooth(self) -> list[Part]:
+        """The layers that are not piecewise linear."""
+        return [part for part in self.parts if not isinstance(part.node.layer, PiecewiseLinear)]
 
-    def undecided(self, sides: Tensor) -> Tensor:
+    def undecided(self, sides: Tensor, place: slice = slice(None)) -> Tensor:
         """Which units (batch, n) have a breakpoint strictly between their bounds ``sides`` (2, batch, n)."""
         low, high = sides
-        return ((self.breakpoints.unsqueeze(1) > low) & (self.breakpoints.unsqueeze(1) < -high)).any(0)
+        breakpoints = self.breakpoints[:, place].unsqueeze(1)
+        return ((breakpoints > low) & (breakpoints < -high)).any(0)
 
-    def corners(self, sides: Tensor) -> Corners:
+    def corners(self, sides: Tensor, place: slice = slice(None)) -> Corners:
         """The corners between the bounds ``sides`` (2, batch, n); smooth units have one, and one slope, `relax`'s."""
         low, high = sides
-        corners = _corners(
-            self.breakpoints.unsqueeze(1), self.slopes.unsqueeze(1), self.intercepts.unsqueeze(1), low, -high
-        )
-        for lines, units in self._smooth(sides):
+        tables = (table[:, place].unsqueeze(1) for table in (self.breakpoints, self.slopes, self.intercepts))
+        corners = _corners(*tables, low, -high)
+        for lines, units in self._curves(sides, place):
             corners.points[:, :, units] = 0.0
             corners.heights[:, :, :, units] = torch.stack([lines.lower_intercept, -lines.upper_intercept]).unsqueeze(1)
             for slopes in (corners.least, corners.greatest):
                 slopes[:, :, units] = torch.stack([lines.lower_slope, -lines.upper_slope])
         return corners
 
-    def relaxed(self, sides: Tensor) -> Tensor:
+    def relaxed(self, sides: Tensor, place: slice = slice(None)) -> Tensor:
         """The slopes (2, batch, n) of `relax`'s lines below f and below -f."""
-        lines = [relax(node, part[0], -part[1]) for node, part in self._layers(sides)]
-        return torch.cat([sides[:, :, :0], *(torch.stack([line.lower_slope, -line.upper_slope]) for line in lines)], 2)
+        tables = (table[:, place] for table in (self.breakpoints, self.slopes, self.intercepts))
+        lines = piecewise_lines(*tables, self._steepest[place], sides[0], -sides[1])
+        slopes = torch.stack([lines.lower_slope, -lines.upper_slope])
+        for lines, units in self._curves(sides, place):
+            slopes[:, :, units] = torch.stack([lines.lower_slope, -lines.upper_slope])
+        return slopes
 
-    def _layers(self, sides: Tensor):
-        return zip(self.nodes, sides.split(self.sizes, 2), strict=True)
-
-    def _smooth(self, sides: Tensor):
-        """The layers that are not piecewise linear: their relaxation, and where their units are."""
-        first = 0
-        for node, part in self._layers(sides):
-            if not isinstance(node.layer, PiecewiseLinear):
-                yield relax(node, part[0], -part[1]), slice(first, first + node.size)
-            first += node.size
+    def _curves(self, sides: Tensor, place: slice):
+        """The relaxations of the smooth layers within ``place``, and where their units are in ``sides``."""
+        first = place.start or 0
+        for part in self.smooth:
+            units = slice(part.place.start - first, part.place.stop - first)
+            if units.start >= 0 and units.stop <= sides.shape[2]:
+                yield relax(part.node, sides[0, :, units], -sides[1, :, units]), units
 
 
 def _pieces(node: Node) -> Pieces:
     if isinstance(node.layer, PiecewiseLinear):
         return node.layer.pieces(node.shape)
     return Pieces(np.empty((0, node.size)), np.zeros((1, node.size)), np.zeros((1, node.size)))
+
+
+def _steepest(node: Node) -> np.ndarray:
+    return steepest(node) if isinstance(node.layer, PiecewiseLinear) else np.ones(node.size)
+
+
+def _parts(net: Network, fixed: Tensor, lines):
+    first = 0
+    sizes = [node.size for node in net.activations]
+    for node, still, *pieces in zip(net.activations, *(part.split(sizes) for part in (fixed, *lines)), strict=True):
+        free = (~still).nonzero()[:, 0]
+        yield Part(node, slice(first, first + len(free)), free if still.any() else None, *pieces)
+        first += len(free)
 
 
 def _padded(table: Pieces, count: int) -> Pieces:

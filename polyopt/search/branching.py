@@ -1,11 +1,11 @@
-"""Branch and bound on domains: parts of the box in which the pre-activations keep to bounds of their own.
+"""Branch and bound on domains: parts of the targets' boxes in which the pre-activations keep to bounds of their own.
 
-A domain's bound is the Lagrangian's (`polyopt.bounds.lagrangian`), which goes on from its parent's slopes and prices.
-It is halved along an input or split at a breakpoint of a unit (`polyopt.search.splits`). Halving tightens the bounds of
-all layers, by CROWN over the new box; it serves where inputs are few. Splitting serves where they are many, and near an
-optimum: it lies at a vertex, where as many units as there are inputs stay undecided on boxes of any size. Where every
-unit keeps to one piece, a domain is a linear program. Before all that, the bounds of undecided units are tightened as
-long as it is worthwhile (`polyopt.search.cutoff`).
+Where inputs are few, a domain is halved along one of them: its undecided units are bounded anew, layer by layer, and so
+are the target's rows, each of which then clips the box (`polyopt.bounds.refine`). Where inputs are many, and where as
+few units are undecided as there are inputs, it is split at a breakpoint of a unit: an optimum lies at a vertex, where
+that many units stay undecided on boxes of any size. A split domain's bound is the Lagrangian's
+(`polyopt.bounds.lagrangian`), which goes on from its parent's slopes, prices and weights. Where every unit keeps to one
+piece, a domain is a linear program, whose prices bound it.
 
 Sources: Wang et al. 2021 (beta-CROWN), Bunel et al. 2020, "Branch and bound for piecewise linear neural network
 verification".
@@ -13,168 +13,202 @@ verification".
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import torch
 from torch import Tensor
 
 from polyopt.activations import PiecewiseLinear
-from polyopt.bounds.backward import Backward
-from polyopt.bounds.crown import propagate
-from polyopt.bounds.interval import joined
-from polyopt.bounds.lagrangian import ascend
-from polyopt.bounds.result import Interval
-from polyopt.bounds.rounding import gamma
-from polyopt.network import INPUT
+from polyopt.bounds.lagrangian import Mixture, ascend
+from polyopt.bounds.refine import Boxes, Refinement
+from polyopt.bounds.units import Units
 from polyopt.regions import Box
-from polyopt.search.cutoff import tightened
 from polyopt.search.domains import Domains
 from polyopt.search.piece import least_on_piece
 from polyopt.search.question import Question
-from polyopt.search.splits import Axis, Values, clipped, halve_inputs, split_units
+from polyopt.search.splits import Values, clipped, halve_inputs, smear, split_units
 
 BATCH = 256  # domains bounded at a time
-ROOT_STEPS, UNIT_STEPS, INPUT_STEPS = 10, 6, 0  # of ascent: at the root, after splits of units, and of inputs
-WORTHWHILE = 0.02  # a round of tightening that shortens the units' ranges by less than this share is the last
+MEMORY = 2e9  # bytes of open domains from which on the search goes depth first
+UNIT_STEPS = 6  # of ascent, after splits of units
 LEVELS = 4  # at most, that a domain is split at once, to fill a batch
 FEW_INPUTS = 12  # up to here inputs are halved
 
 
-class Search:
-    """A search in the making: `step` takes it further, ``bound`` is valid at any time."""
+class Branching:
+    """The open domains of a question, and how they are split and bounded.
 
-    def __init__(self, question: Question):
-        self.question = question
+    ``bound`` is no greater than any margin on what was put in; ``branches`` counts the domains that were bounded.
+    Domains that are linear programs, and that rounding leaves open, are ``stuck``: nothing more can be done there.
+    ``sides`` (k, 2, N) bound all units, fixed ones too, of each target.
+    """
+
+    def __init__(self, question: Question, units: Units, sides: Tensor):
+        self.question, self.units, self._whole = question, units, sides
         self.branches = 0
-        self._splits_units = all(isinstance(node.layer, PiecewiseLinear) for node in question.form.activations)
-        self._halves_inputs = question.net.input_size <= FEW_INPUTS or not self._splits_units
-        self._axis = Axis(question)
-        self._passes = Backward(question.form, question.lower.device)
-        self._root: Values = {"lower": question.lower[None], "upper": question.upper[None]}
-        self._root["sides"] = self._sides(question.bounds)
-        self.bound = float(self._bounded(self._root, steps=0)["bound"])
+        self.splits_units = all(isinstance(part.node.layer, PiecewiseLinear) for part in units.parts)
+        self.halves_inputs = question.net.input_size <= FEW_INPUTS or not self.splits_units
         self._domains: Domains | None = None
+        self._closed = math.inf  # the least bound of what is done with
+        self.stuck = math.inf  # and of what cannot be
+
+    @property
+    def bound(self) -> float:
+        """The least bound of all domains, done with or not."""
+        if self._domains is None:
+            return -math.inf
+        self._closed = min(self._closed, self._domains.prune(self.question.cutoff))
+        return min(self._closed, self.stuck, self._domains.bound)
+
+    @property
+    def open(self) -> int:
+        """How many domains are still to be split."""
+        return 0 if self._domains is None else len(self._domains)
+
+    def put(self, targets: Tensor, bounds: Tensor, steps: int) -> None:
+        """Bound the whole boxes of some targets (k,), and better than ``bounds`` (k,)."""
+        question = self.question
+        self._take(
+            {
+                "target": targets,
+                "bound": bounds,
+                "lower": question.lower[targets],
+                "upper": question.upper[targets],
+                "sides": self._whole[targets][:, :, self.units.kept],
+            },
+            self.halves_inputs,
+            steps,
+        )
 
     def step(self) -> None:
-        """A round of tightening at the root, or a batch of branches."""
-        if self._domains is not None:
-            self._branch()
-        elif not self._tighten():
-            root = self._bounded(self._root, ROOT_STEPS)
-            self._domains = Domains({name: value[:0] for name, value in root.items()})
-            self._add(root)
-        if self._domains is not None:
-            self.bound = max(self.bound, self._domains.bound)
-        self.bound = min(self.bound, self.question.cutoff)
-
-    def _tighten(self) -> bool:
-        """A round of tightening all undecided units; whether another one is worthwhile."""
-        if not self._splits_units:
-            return False
-        before = self._root["sides"][0]
-        after, self.bound = tightened(self.question, before, _Minimum(self._root), self.bound)
-        self._root["sides"] = after.unsqueeze(0)
-        lengths, shorter = -before.sum(0), -after.sum(0)
-        if (shorter < 0).any():  # no point is better than the cutoff
-            self.bound = self.question.cutoff
-        changed = shorter < lengths
-        return bool(shorter[changed].sum() < (1.0 - WORTHWHILE) * lengths[changed].sum())
-
-    def _branch(self) -> None:
         """Split the domains of least bound, and bound their parts."""
-        taken = self._domains.pop(BATCH // 2, self.question.cutoff)
-        splits = ~torch.full_like(taken["bound"], self._halves_inputs, dtype=torch.bool)
-        splits |= (taken["undecided"] <= self.question.net.input_size) & self._splits_units
-        splits &= taken["undecided"] > 0  # a linear program that rounding errors have left open
-        units = {name: value[splits] for name, value in taken.items()}
-        inputs = {name: value[~splits] for name, value in taken.items()}
-        if count := len(units["bound"]):
-            for level in range(max(1, min(LEVELS, (BATCH // count).bit_length() - 1))):
-                units = split_units(units, level)
-            self._add(self._bounded(units, UNIT_STEPS))
-        if len(inputs["bound"]):
-            inputs = halve_inputs(inputs)
-            fresh = self._crown(inputs["lower"], inputs["upper"])
-            inputs["sides"] = torch.maximum(inputs["sides"], fresh)
-            self._add(self._bounded(inputs, INPUT_STEPS))
+        taken = self._domains.pop(BATCH // 2)
+        splits = taken["unit"][:, 0] >= 0
+        for some, halves in ((splits, False), (~splits, True)):
+            values = {name: value[some] for name, value in taken.items()}
+            if count := len(values["bound"]):
+                for level in range(max(1, min(LEVELS, (BATCH // count).bit_length() - 1))):
+                    values = halve_inputs(values) if halves else split_units(values, level)
+                self._take(values, halves, UNIT_STEPS)
 
-    def _bounded(self, values: Values, steps: int) -> Values:
-        """Domains with boxes and sides as the list keeps them: with a bound, and with what a split needs to know."""
-        question, (lower, upper) = self.question, (values["lower"], values["upper"])
-        rows = {question.output: question.row.expand(len(lower), -1)}
-        start = tuple(values[name].transpose(0, 1) for name in ("slopes", "prices")) if "slopes" in values else None
+    def _take(self, values: Values, halves: bool, steps: int) -> None:
+        """Bound domains, and put on the list what is still open and no linear program."""
+        self.branches += len(values["bound"])
+        if halves:
+            values = self._open(self._halved(values))
+            few = (values["undecided"] <= self.question.net.input_size) & self.splits_units
+            self._list({name: value[~few] for name, value in values.items()})
+            values = {name: value[few] for name, value in values.items()}
+        if len(values["bound"]) == 0:
+            return
+        values = self._open(self._ascended(values, steps))
+        leaf = (values["undecided"] == 0) & self.splits_units
+        self._list({name: value[~leaf] for name, value in values.items()})
+        leaves = {name: value[leaf] for name, value in values.items()}
+        if leaf.any():
+            left = self._open(self._solved(leaves))
+            self.stuck = min(self.stuck, float(left["bound"].min())) if len(left["bound"]) else self.stuck
+
+    def _list(self, values: Values) -> None:
+        if self._domains is None:
+            self._domains = Domains(values, MEMORY)
+        else:
+            self._domains.add(values)
+
+    def _open(self, found: Values) -> Values:
+        """What is neither beyond the cutoff nor empty."""
+        empty = ~(found["sides"].sum(1) <= 0).all(1)
+        done = (found["bound"] > self.question.cutoff) | empty
+        if (done & ~empty).any():
+            self._closed = min(self._closed, float(found["bound"][done & ~empty].min()))
+        return {name: value[~done] for name, value in found.items()}
+
+    def _halved(self, values: Values) -> Values:
+        """Boxes with the sides of what they are a part of: refined, bounded by each row of their target, and clipped."""
+        question, target = self.question, values["target"]
+        lower, upper = values["lower"], values["upper"]
+        boxes, count = Boxes(lower, upper), question.rows.shape[1]
+        refined = Refinement(question.backward, self.units, boxes, values["sides"].transpose(0, 1))
+        each = torch.arange(len(target), device=target.device)
+        rows, limits = question.rows[target].flatten(0, 1), question.limits[target].flatten()
+        bounds, slopes = refined.bound({question.output: rows}, each.repeat_interleave(count), limits)
+        bounds, slopes = bounds.unflatten(0, (-1, count)), slopes.unflatten(0, (-1, count))
+        best, row = bounds.max(1)
+        slope = slopes[each, row]
+        question.offer(boxes.center - boxes.radius * slope.sign(), target)
+        for r in range(count):
+            lower, upper = clipped(lower, upper, slopes[:, r], (question.cutoff - bounds[:, r]).clamp(min=0.0))
+        return {
+            "target": target,
+            "bound": torch.fmax(best, values["bound"]),
+            "lower": lower,
+            "upper": upper,
+            "sides": refined.sides.transpose(0, 1),
+            "slopes": refined.slopes.transpose(0, 1).float(),
+            "prices": torch.zeros_like(values["sides"], dtype=torch.float32),
+            "weights": torch.nn.functional.one_hot(row, count).to(best.dtype),
+            "undecided": self.units.undecided(refined.sides).sum(1),
+            "unit": torch.full_like(target, -1).unsqueeze(1).expand(-1, LEVELS),
+            "at": best.new_zeros(len(target), LEVELS),
+            "slope": slope,
+            "smear": smear(question, self.units, target, refined.slopes),
+        }
+
+    def _ascended(self, values: Values, steps: int) -> Values:
+        """Domains with the sides that splits have left them, bounded by the Lagrangian."""
+        question, target = self.question, values["target"]
         sides = values["sides"].transpose(0, 1)
-        found = ascend(question.backward, question.units, rows, sides, _Minimum(values), steps, start=start)
-        question.offer(found.point)
-        bound = torch.fmax(found.bound, values["bound"]) if "bound" in values else found.bound
+        start = None
+        if "slopes" in values:
+            start = tuple(values[name].transpose(0, 1).to(sides.dtype) for name in ("slopes", "prices"))
+        count = question.rows.shape[1]
+        weights = values.get("weights", sides.new_full((len(target), count), 1.0 / count))
+        mixture = Mixture(question.rows[target], question.limits[target], weights, question.reach)
+        boxes = Boxes(values["lower"], values["upper"])
+        found = ascend(question.backward, self.units, {}, sides, boxes, steps, start=start, mixture=mixture)
+        question.offer(found.point, target)
         loss, at = found.enclosure.losses(found.lines)
         most, unit = loss.topk(min(LEVELS, loss.shape[1]), dim=1)
-        corners = found.enclosure.corners
-        lower, upper = clipped(lower, upper, found.slope, (question.cutoff - found.last).clamp(min=0.0))
-        steepest = torch.maximum(corners.greatest.abs(), corners.least.abs()).amax(0)
+        missing = LEVELS - unit.shape[1]
+        unit = torch.nn.functional.pad(torch.where(most < 0, -1, unit), (0, missing), value=-1)
+        room = (question.cutoff - found.last).clamp(min=0.0)
+        lower, upper = clipped(values["lower"], values["upper"], found.slope, room)
         return {
-            "bound": bound,
+            "target": target,
+            "bound": torch.fmax(found.bound, values["bound"]),
             "lower": lower,
             "upper": upper,
             "sides": values["sides"],
-            "slopes": found.enclosure.slopes.transpose(0, 1),
-            "prices": found.enclosure.prices.transpose(0, 1),
+            "slopes": found.enclosure.slopes.transpose(0, 1).float(),
+            "prices": found.enclosure.prices.transpose(0, 1).float(),
+            "weights": mixture.weights,
             "undecided": (loss >= 0).sum(1),
-            "unit": torch.where(most < 0, -1, unit),
-            "at": at.gather(1, unit),
-            "axis": self._axis.choose(lower, upper, found.slope, steepest),
+            "unit": unit,
+            "at": at.gather(1, unit.clamp(min=0)) if at.shape[1] else found.last.new_zeros(unit.shape),
+            "slope": found.slope,
+            "smear": torch.zeros_like(found.slope),
         }
 
-    def _add(self, found: Values) -> None:
-        """Put on the list what is still open: neither beyond the cutoff, nor empty, nor solved as a linear program."""
-        self.branches += len(found["bound"])
-        found = self._open(found)
-        leaf = (found["undecided"] == 0) & self._splits_units
-        if leaf.any():
-            leaves = self._solved({name: value[leaf] for name, value in found.items()})
-            self._domains.add(self._open(leaves))
-        self._domains.add({name: value[~leaf] for name, value in found.items()})
-
-    def _open(self, found: Values) -> Values:
-        open_ = (found["bound"] < self.question.cutoff) & (found["sides"].sum(1) <= 0).all(1)
-        return {name: value[open_] for name, value in found.items()}
-
     def _solved(self, leaves: Values) -> Values:
-        """Domains of one piece each, bounded anew with the prices of their linear programs."""
-        needed = 2.0 * (self.question.cutoff - leaves["bound"])
-        for i in range(len(needed)):
+        """Domains of one piece each, with the bounds that the prices and weights of their linear programs prove.
+
+        Here all units have a price that the box alone does not decide: what was fixed for margins below the cutoff may
+        change its piece elsewhere.
+        """
+        question, units, target = self.question, self.question.units, leaves["target"]
+        sides = self._whole[target]
+        sides[:, :, self.units.kept] = leaves["sides"]
+        prices, weights = torch.zeros_like(sides), leaves["weights"].clone()
+        for i in range(len(target)):
             box = Box(leaves["lower"][i].cpu().numpy(), leaves["upper"][i].cpu().numpy())
-            least = least_on_piece(self.question, box, leaves["sides"][i].cpu().numpy())
-            prices = self.question.backward.tensor(least.prices)
-            if least.point is None:
-                prices = prices * needed[i]
-            else:
-                self.question.offer(least.point[None])
-            leaves["prices"][i] = prices
-        return self._bounded(leaves, steps=0)
-
-    def _crown(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """CROWN's bounds l and -u of all pre-activations on boxes, end to end: (batch, 2, n)."""
-        box = Box(lower.cpu().numpy(), upper.cpu().numpy())
-        return self._sides(propagate(self._passes, self.question.form, box))
-
-    def _sides(self, values: dict[str, Interval]) -> Tensor:
-        bounds = [joined(node, values) for node in self.question.form.activations]
-        none = np.empty((len(values[INPUT].lower), 0))
-        sides = [
-            np.concatenate([none, *parts], axis=1)
-            for parts in ([pre.lower for pre in bounds], [-pre.upper for pre in bounds])
-        ]
-        return self.question.backward.tensor(np.stack(sides, axis=1))
-
-
-class _Minimum:
-    """The least value of rows over boxes, and where it is attained."""
-
-    def __init__(self, boxes: Values):
-        lower, upper = boxes["lower"], boxes["upper"]
-        self._center, self._radius = (upper + lower) / 2, (upper - lower) / 2
-        # so that the box around the rounded centre contains the exact one, and the sums are rounded downwards
-        self._reach = self._radius + gamma(lower.shape[1], lower.dtype) * (lower.abs() + upper.abs())
-
-    def __call__(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        return (A * self._center).sum(1) - (A.abs() * self._reach).sum(1), self._center - self._radius * A.sign()
+            least = least_on_piece(question, int(target[i]), box, sides[i].cpu().numpy())
+            prices[i] = question.backward.tensor(least.prices)
+            if least.point is not None:
+                weights[i] = question.backward.tensor(least.weights)
+                question.offer(least.point[None], target[i, None])
+        sides, prices = (part[:, :, units.kept].transpose(0, 1) for part in (sides, prices))
+        mixture = Mixture(question.rows[target], question.limits[target], weights, question.reach)
+        boxes = Boxes(leaves["lower"], leaves["upper"])
+        start = units.relaxed(sides), prices
+        bound = ascend(question.backward, units, {}, sides, boxes, 0, start=start, mixture=mixture).bound
+        return {"bound": torch.fmax(bound, leaves["bound"]), "sides": leaves["sides"]}

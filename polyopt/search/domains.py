@@ -1,4 +1,4 @@
-"""The list of open domains: what is still to be searched, each with a bound, best first."""
+"""The list of open domains: what is still to be searched, each with a bound, best first while there is room."""
 
 from __future__ import annotations
 
@@ -9,29 +9,57 @@ from torch import Tensor
 
 
 class Domains:
-    """Named tensors whose first dimension counts the open domains; ``bound`` is one of them."""
+    """Named tensors whose first dimension counts the open domains; ``bound`` is one of them.
 
-    def __init__(self, values: dict[str, Tensor]):
-        self._values = values
+    The domains of least bound come first, as long as the list takes less than ``limit`` bytes; beyond that those of
+    greatest bound, which are nearest to being done with, so that it grows no further than depth first.
+    """
+
+    def __init__(self, values: dict[str, Tensor], limit: float):
+        self._places = {name: value.new_empty(0, *value.shape[1:]) for name, value in values.items()}
+        self._taken = torch.zeros(0, dtype=torch.bool, device=values["bound"].device)
+        self._limit = limit
+        self.add(values)
 
     def __len__(self) -> int:
-        return len(self._values["bound"])
+        return int(self._taken.sum())
 
     @property
     def bound(self) -> float:
         """The least bound of all; infinite where nothing is open."""
-        return float(self._values["bound"].min()) if len(self) else math.inf
+        return float(self._places["bound"][self._taken].min()) if len(self) else math.inf
+
+    @property
+    def full(self) -> bool:
+        """Whether the list has reached its limit."""
+        size = sum(place[:1].numel() * place.element_size() for place in self._places.values())
+        return size * len(self) > self._limit
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Put domains on the list."""
-        self._values = {name: torch.cat([known, values[name]]) for name, known in self._values.items()}
+        count = len(values["bound"])
+        if (missing := count - int((~self._taken).sum())) > 0:
+            self._grow(max(missing, len(self._taken)))
+        free = (~self._taken).nonzero()[:count, 0]
+        self._taken[free] = True
+        for name, place in self._places.items():
+            place[free] = values[name].to(place.dtype)
 
-    def pop(self, count: int, cutoff: float) -> dict[str, Tensor]:
-        """Take up to ``count`` domains of least bound from the list, and those that reach the cutoff out of it."""
-        bound = self._values["bound"]
-        order = bound.argsort()
-        order = order[bound[order] < cutoff]
-        taken, left = order[:count], order[count:]
-        values = {name: known[taken] for name, known in self._values.items()}
-        self._values = {name: known[left] for name, known in self._values.items()}
-        return values
+    def pop(self, count: int) -> dict[str, Tensor]:
+        """Take up to ``count`` domains from the list."""
+        taken = self._taken.nonzero()[:, 0]
+        bounds = self._places["bound"][taken]
+        chosen = taken[bounds.topk(min(count, len(taken)), largest=self.full).indices]
+        self._taken[chosen] = False
+        return {name: place[chosen] for name, place in self._places.items()}
+
+    def prune(self, cutoff: float) -> float:
+        """Take out the domains whose bound exceeds the cutoff; the least of their bounds, or infinity."""
+        done = self._taken & (self._places["bound"] > cutoff)
+        self._taken &= ~done
+        return float(self._places["bound"][done].min()) if done.any() else math.inf
+
+    def _grow(self, count: int) -> None:
+        self._taken = torch.cat([self._taken, self._taken.new_zeros(count)])
+        for name, place in self._places.items():
+            self._places[name] = torch.cat([place, place.new_empty(count, *place.shape[1:])])

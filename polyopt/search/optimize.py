@@ -12,9 +12,9 @@ from tqdm import tqdm
 from polyopt.activations import PiecewiseLinear
 from polyopt.network import Network, Node
 from polyopt.regions import Box
-from polyopt.search.branching import Search
 from polyopt.search.descent import descend
-from polyopt.search.question import Question
+from polyopt.search.question import Question, Target
+from polyopt.search.search import Search
 
 
 @dataclass(frozen=True)
@@ -67,24 +67,25 @@ def optimize(
     """
     begin = time.perf_counter()
     weight = _checked(net, region, objective, sense, time_limit)
-    question = Question(net, region, -weight if sense == "max" else weight, gap, device)
-    status, search, bound = "optimal", None, -math.inf
+    row = (-weight if sense == "max" else weight)[None]
+    question = Question(net, [Target(region, row, np.zeros(1))], gap=gap, device=device)
+    status, search, bound = "optimal", Search(question), -math.inf
     try:
         descend(question)
-        search = Search(question)
         with tqdm(disable=not progress, bar_format="{desc} [{elapsed}]", leave=False) as bar:
-            while (bound := search.bound) < question.cutoff:
+            while not search.over:
                 if time_limit is not None and time.perf_counter() - begin > time_limit:
                     status = "time limit"
                     break
                 search.step()
+                bound = search.bound
                 bar.set_description_str(f"best {question.value:.6g}, bound {bound:.6g}, {search.branches} branches")
     except KeyboardInterrupt:
         status = "interrupted"
     sign = -1.0 if sense == "max" else 1.0
     seconds = time.perf_counter() - begin
-    branches = search.branches if search else 0
-    return Optimum(status, question.point, sign * question.value, sign * min(bound, question.value), branches, seconds)
+    bound = sign * min(bound, question.value)
+    return Optimum(status, question.point, sign * question.value, bound, search.branches, seconds)
 
 
 def _checked(net: Network, region: Box, objective, sense: str, time_limit: float | None) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""A linear region of the network, and the least value of the objective on it: a linear program.
+"""A linear region of the network, and the least margin on it: a linear program.
 
 Where every unit keeps to one of its pieces, ``l_k <= a_k <= u_k``, values are affine in the input, layer by layer:
-``a_k = sum_s W_{k,s} h_s + b_k`` (`polyopt.affine`) and ``h_k = slope_k a_k + intercept_k``.
+``a_k = sum_s W_{k,s} h_s + b_k`` (`polyopt.affine`) and ``h_k = slope_k a_k + intercept_k``. With the target's rows C and
+limits d the program is ``min t`` subject to ``C y(x) - d <= t``; the dual values of these rows are their weights.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from polyopt.search.question import Question
 
 
 class Least(NamedTuple):
-    """A point (n_in,) where the objective is least on a piece, and the prices (2, n) of the sides that prove it.
+    """A point (n_in,) where the margin is least on a piece, and what proves it: weights (r,), prices (2, N).
 
-    Where the piece is empty there is no point, and the prices raise the Lagrangian by 1 or more above the objective.
-    They come from a linear program's floats, and prove what `polyopt.bounds.lagrangian` makes of them.
+    Where the piece is empty there is no point, and the prices raise the Lagrangian above the cutoff. They come from a linear program's floats, and prove what `polyopt.bounds.lagrangian` makes of them.
     """
 
     point: np.ndarray | None
+    weights: np.ndarray
     prices: np.ndarray
 
 
-def piece_around(question: Question, x: np.ndarray) -> np.ndarray | None:
-    """The sides (2, n) of the linear region that holds a point (n_in,); None where a layer is not piecewise linear."""
+def sides_around(question: Question, x: np.ndarray) -> np.ndarray | None:
+    """The sides (2, N) of the linear region that holds a point (n_in,); None where a layer is not piecewise linear."""
     values, sides = question.form.values(x[None]), [np.empty((2, 0))]
     for node in question.form.activations:
         if not isinstance(node.layer, PiecewiseLinear):
@@ -43,43 +44,69 @@ def piece_around(question: Question, x: np.ndarray) -> np.ndarray | None:
     return np.concatenate(sides, axis=1)
 
 
-def least_on_piece(question: Question, box: Box, sides: np.ndarray) -> Least:
-    """The least value where x is in a box and each unit between its sides (2, n) on one piece."""
-    rows, limits, cost = _program(question, sides)
-    bounds = np.stack([box.lower, box.upper], axis=1)
-    found = linprog(cost, A_ub=rows, b_ub=limits, bounds=bounds, method="highs")
-    if found.status == 2:
-        rows = np.hstack([rows, -np.ones((len(rows), 1))])  # every row may be violated by t, which is to be small
-        bounds = np.vstack([bounds, [0.0, np.inf]])
-        found = linprog(np.eye(len(cost) + 1)[-1], A_ub=rows, b_ub=limits, bounds=bounds, method="highs")
-        point, scale = None, 1.0 / max(found.fun or 0.0, 1e-12)
-    else:
-        point, scale = found.x, 1.0
+def least_around(question: Question, x: np.ndarray, target: int) -> np.ndarray | None:
+    """The point (n_in,) of least margin in the linear region of a point; None where there is no such region."""
+    sides = sides_around(question, x)
+    if sides is None:
+        return None
+    box = Box(question.lower[target].cpu().numpy(), question.upper[target].cpu().numpy())
+    return least_on_piece(question, target, box, sides).point
+
+
+def least_on_piece(question: Question, target: int, box: Box, sides: np.ndarray) -> Least:
+    """The least margin of a target where x is in a box and each unit between its sides (2, N), all on one piece."""
+    rows, limits, count = _program(question, target, sides)
+    ends = np.stack([box.lower, box.upper], axis=1)
+    found, point, scale = _least(rows, limits, ends, slice(count), None), None, 1.0
+    if found.status == 2:  # by how much the sides must give way for there to be a point
+        found = _least(rows[count:], limits[count:], ends, slice(None), 0.0)
+        lowest = (rows[:count] @ box.center - abs(rows[:count]) @ box.radius - limits[:count]).min()
+        scale, count = 2.0 * (question.cutoff - lowest) / max(found.fun or 0.0, 1e-12), 0
+    elif found.status == 0:
+        point = found.x[:-1]
     if found.status != 0:
         raise RuntimeError(f"the linear program of a linear region ended with: {found.message}")
+    duals = np.maximum(-found.ineqlin.marginals, 0.0)
     prices = np.zeros_like(sides)
-    prices[np.isfinite(sides)] = scale * np.maximum(-found.ineqlin.marginals, 0.0)
-    return Least(point, prices)
+    prices[_priced(question, sides)] = scale * duals[count:]
+    return Least(point, duals[:count], prices)
 
 
-def _program(question: Question, sides: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows and right-hand sides of the finite sides, lower ones first, and the objective's slope."""
+def _least(rows: np.ndarray, limits: np.ndarray, ends: np.ndarray, giving: slice, least: float | None):
+    """The program ``min t`` subject to ``rows x <= limits + t`` for the giving rows, and without t for the others."""
+    slack = np.zeros((len(rows), 1))
+    slack[giving] = -1.0
+    cost = np.eye(rows.shape[1] + 1)[-1]
+    return linprog(cost, np.hstack([rows, slack]), limits, bounds=[*ends, (least, None)], method="highs")
+
+
+def _program(question: Question, target: int, sides: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rows on x and their limits: of the target, so many, then of the finite sides, lower ones first."""
     points = {INPUT: (np.eye(question.net.input_size), np.zeros(question.net.input_size))}
     rows, offsets = [np.empty((0, question.net.input_size))], [np.empty(0)]
-    parts = np.split(sides, np.cumsum(question.units.sizes), axis=1)[:-1]
+    sizes = [node.size for node in question.form.activations]
+    parts = np.split(sides, np.cumsum(sizes), axis=1)[:-1]
     for node, affine, part in zip(question.form.activations, question.maps, parts, strict=True):
         A, b = _through(affine, points)
         rows.append(A)
         offsets.append(b)
         slope, intercept = _on_piece(node, part)
         points[node.name] = slope[:, None] * A, slope * b + intercept
-    A, _ = _through(question.output_map, points)
-    matrix, offset, (low, high) = np.vstack(rows), np.concatenate(offsets), np.isfinite(sides)
+    A, b = _through(question.output_map, points)
+    C, d = question.rows[target].cpu().numpy(), question.limits[target].cpu().numpy()
+    matrix, offset, (low, high) = np.vstack(rows), np.concatenate(offsets), _priced(question, sides)
     return (
-        np.vstack([-matrix[low], matrix[high]]),
-        np.concatenate([(offset - sides[0])[low], (-sides[1] - offset)[high]]),
-        question.weight @ A,
+        np.vstack([C @ A, -matrix[low], matrix[high]]),
+        np.concatenate([d - C @ b, (offset - sides[0])[low], (-sides[1] - offset)[high]]),
+        len(C),
     )
+
+
+def _priced(question: Question, sides: np.ndarray) -> np.ndarray:
+    """Which sides are rows: the finite ones of units that the box leaves undecided; from these the others follow."""
+    kept = np.zeros(sides.shape[1], dtype=bool)
+    kept[question.units.kept.cpu().numpy()] = True
+    return np.isfinite(sides) & kept
 
 
 def _through(affine: AffineMap, points: dict) -> tuple[np.ndarray, np.ndarray]:

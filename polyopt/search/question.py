@@ -1,8 +1,16 @@
-"""The question that a search answers: the least value of ``o(x) = weight . net(x)`` over a box."""
+"""The question that a search answers: how small the greatest of some rows can become on a box.
+
+A target is a box and rows C with limits d: its margin at a point x is ``max_r (C net(x) - d)_r``. An optimisation has
+one target with one row and looks for the least margin; its *cutoff*, which a domain's bound has to exceed to be done
+with, is the best value less the gap. A verification has a target for each unsafe set, and a counterexample is a point
+whose margin is not positive: its cutoff is 0.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,59 +19,120 @@ from torch import Tensor
 from polyopt.affine import affine_maps
 from polyopt.bounds.backward import Backward
 from polyopt.bounds.crown import propagate
+from polyopt.bounds.interval import joined
 from polyopt.bounds.units import Units
 from polyopt.convert.to_torch import to_torch
 from polyopt.maxima import maxima_as_relus
-from polyopt.network import Network
+from polyopt.network import INPUT, Network
 from polyopt.regions import Box
+
+TRIED = 8  # points with margins that are not positive, whose replay is asked for at a time
+
+
+class Target(NamedTuple):
+    """A box, and rows (r, n_out) with limits (r,)."""
+
+    box: Box
+    rows: np.ndarray
+    limits: np.ndarray
 
 
 class Question:
-    """The network, the box and the objective, as tensors on one device, and the best point found so far.
+    """The network and the targets, as tensors on one device, and the best point found so far.
 
-    Bounds are those of ``form``, the network without maxima, and ``bounds`` CROWN's over the whole box, by the names of
-    its nodes; points are judged by the network itself. ``cutoff`` is the
-    value that a point has to undercut to count as better by more than the gap: a domain whose bound reaches it is done
-    with.
+    Bounds are those of ``form``, the network without maxima; points are judged by the network itself. ``lower`` and
+    ``upper`` (k, n_in) are the targets' boxes, ``rows`` (k, r, n_out) and ``limits`` (k, r) their rows, those of
+    targets with fewer repeated; ``sides`` (k, 2, N) the bounds l and -u on all units by CROWN. ``gap`` belongs to
+    optimisations, ``accept`` to verifications: it says of a point and its target whether it is a counterexample indeed.
     """
 
-    def __init__(self, net: Network, box: Box, weight: np.ndarray, gap: float, device=None):
-        self.net, self.box, self.weight, self.gap = net, box, weight, gap
+    def __init__(
+        self,
+        net: Network,
+        targets: Sequence[Target],
+        gap: float | None = None,
+        accept: Callable[[np.ndarray, int], bool] | None = None,
+        device=None,
+    ):
+        self.net, self.gap, self._accept = net, gap, accept
         self.form = maxima_as_relus(net)
         self.maps, self.output_map = affine_maps(self.form)
         self.backward = Backward(self.form, device)
-        self.units = Units(self.form, self.backward)
-        self.bounds = propagate(self.backward, self.form, box)
-        self.lower, self.upper = self.backward.tensor(box.lower), self.backward.tensor(box.upper)
-        self.row = self.backward.tensor(weight)
-        self.point = box.center
-        self.value = float((net(self.point[None]) @ weight)[0])
+        tensor = self.backward.tensor
+        self._boxes = [np.stack(sides) for sides in zip(*((t.box.lower, t.box.upper) for t in targets), strict=True)]
+        self.lower, self.upper = map(tensor, self._boxes)
+        count = max(len(target.rows) for target in targets)
+        repeated = [np.arange(count) % len(target.rows) for target in targets]
+        self._rows = np.stack([target.rows[which] for target, which in zip(targets, repeated, strict=True)])
+        self._limits = np.stack([target.limits[which] for target, which in zip(targets, repeated, strict=True)])
+        self.rows, self.limits = tensor(self._rows), tensor(self._limits)
+        self.sides, self.reach = self._bounded()
+        self.units = Units(self.form, self.backward, self.sides.transpose(0, 1))
+        self.refuted = False
+        self.point, self.target, self.value = targets[0].box.center, 0, np.inf
+        self.offer((self.lower + self.upper) / 2, torch.arange(len(targets)))
 
     @property
     def cutoff(self) -> float:
-        """The best value less the gap, or a hair less than that, so that rounding keeps the answer within the gap."""
+        """What a domain's bound has to exceed; a hair less than the gap, so that rounding keeps the answer within it."""
+        if self.gap is None:
+            return 0.0
         return self.value - (1.0 - 1e-6) * self.gap * max(1.0, abs(self.value))
 
     @property
     def output(self) -> str:
-        """The name of the network's last node, which the objective weighs."""
+        """The name of the network's last node, which the rows weigh."""
         return self.form.nodes[-1].name
 
-    def offer(self, points: Tensor | np.ndarray) -> bool:
-        """Take the best of some points (m, n_in), moved into the box, if it is better than the best so far."""
-        points = np.clip(torch.as_tensor(points).cpu().numpy().astype(np.float64), self.box.lower, self.box.upper)
-        values = self.net(points) @ self.weight
-        best = int(values.argmin())
-        if better := bool(values[best] < self.value):
-            self.point, self.value = points[best], float(values[best])
+    def offer(self, points: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> bool:
+        """Take the best of some points (m, n_in) with targets (m,), moved into their boxes, if it is better.
+
+        Of a verification, ask also whether some of those with margins that are not positive are counterexamples.
+        """
+        points, targets = (torch.as_tensor(part).cpu().numpy() for part in (points, targets))
+        points = np.clip(points.astype(np.float64), self._boxes[0][targets], self._boxes[1][targets])
+        outputs = self.net(points)
+        margins = ((self._rows[targets] @ outputs[:, :, None])[:, :, 0] - self._limits[targets]).max(1)
+        order = np.argsort(margins)
+        if better := bool(margins[order[0]] < self.value):
+            best = order[0]
+            self.point, self.target, self.value = points[best], int(targets[best]), float(margins[best])
+        if self._accept is not None:
+            for i in order[:TRIED]:
+                if margins[i] > 0 or self.refuted:
+                    break
+                if self._accept(points[i], int(targets[i])):
+                    self.point, self.target, self.value = points[i], int(targets[i]), float(margins[i])
+                    self.refuted = True
         return better
+
+    @cached_property
+    def absolute(self) -> list[dict[str, Tensor]]:
+        """The sizes of the weights that lead to each activation, and to the output, by the name of what they weigh."""
+        terms = [affine.terms for affine in (*self.maps, self.output_map)]
+        return [{name: abs(self.backward.tensor(term)).to_dense() for name, term in each.items()} for each in terms]
+
+    def gradients(self, points: Tensor, targets: Tensor) -> Tensor:
+        """The margins' gradients (m, n_in) at points (m, n_in) with targets (m,)."""
+        points = points.detach().requires_grad_()
+        outputs = self._module(points.reshape(-1, *self.net.input_shape)).flatten(1)
+        margins = (self.rows[targets] @ outputs.unsqueeze(2))[:, :, 0] - self.limits[targets]
+        return torch.autograd.grad(margins.amax(1).sum(), points)[0]
 
     @cached_property
     def _module(self) -> torch.nn.Module:
         return to_torch(self.net, device=self.lower.device).requires_grad_(False)
 
-    def gradients(self, points: Tensor) -> Tensor:
-        """The objective's gradients (m, n_in) at points (m, n_in)."""
-        points = points.detach().requires_grad_()
-        values = self._module(points.reshape(-1, *self.net.input_shape)).flatten(1) @ self.row
-        return torch.autograd.grad(values.sum(), points)[0]
+    def _bounded(self) -> tuple[Tensor, Tensor]:
+        """The bounds on all units over each target's box, and the sizes (n_out,) of the output; observed on the way."""
+        boxes, which = np.unique(np.stack(self._boxes, 1), axis=0, return_inverse=True)
+        values = propagate(self.backward, self.form, Box(boxes[:, 0], boxes[:, 1]))
+        bounds = [joined(node, values) for node in self.form.activations]
+        none = np.empty((len(values[INPUT].lower), 0))
+        sides = [np.concatenate([none, *(sign * side(b) for b in bounds)], axis=1) for sign, side in _SIDES]
+        last = values[self.output]
+        reach = np.maximum(abs(last.lower), abs(last.upper)).max(0).ravel()
+        return self.backward.tensor(np.stack(sides, axis=1)[which.ravel()]), self.backward.tensor(reach)
+
+
+_SIDES = ((1.0, lambda bounds: bounds.lower), (-1.0, lambda bounds: bounds.upper))

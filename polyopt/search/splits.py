@@ -2,7 +2,7 @@
 
 Units are chosen as in BaBSR (Bunel et al. 2020). Inputs are chosen by the sum of two scores, each of which can be blind
 where the other is not: ``|A_i| w_i``, with the slope A of the domain's linear bound and the box's widths w, and
-``smear_i w_i``, where the smear is the slope along an input if all weights and the steepest pieces added up.
+``smear_i w_i``, where the smear is the slope along an input if all weights and the steepest lines added up.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from polyopt.bounds.units import Units
 from polyopt.network import INPUT
 from polyopt.search.question import Question
 
@@ -28,7 +29,10 @@ def split_units(taken: Values, level: int) -> Values:
 
 def halve_inputs(taken: Values) -> Values:
     """The lower halves of all boxes, then the upper ones."""
-    lower, upper, axis = taken["lower"], taken["upper"], taken["axis"].unsqueeze(1)
+    lower, upper = taken["lower"], taken["upper"]
+    scores = [score.abs() * (upper - lower) for score in (taken["slope"], taken["smear"])]
+    tiny = torch.finfo(lower.dtype).tiny
+    axis = sum(score / score.sum(1, keepdim=True).clamp(min=tiny) for score in scores).argmax(1, keepdim=True)
     middle = ((lower + upper) / 2).gather(1, axis)
     parts = {name: torch.cat([value, value]) for name, value in taken.items()}
     parts["lower"] = torch.cat([lower, lower.scatter(1, axis, middle)])
@@ -51,31 +55,18 @@ def clipped(lower: Tensor, upper: Tensor, slope: Tensor, room: Tensor) -> tuple[
     )
 
 
-class Axis:
-    """The choice of the input along which a box is halved."""
-
-    def __init__(self, question: Question):
-        self._question = question
-        tensor = question.backward.tensor
-        *self._absolute, self._last = [
-            {name: abs(tensor(term)).to_dense() for name, term in affine.terms.items()}
-            for affine in (*question.maps, question.output_map)
-        ]
-
-    def choose(self, lower: Tensor, upper: Tensor, slope: Tensor, steepest: Tensor) -> Tensor:
-        """The inputs (batch,), given boxes, slopes of linear bounds (batch, n_in) and of the units (batch, n)."""
-        scores = [score * (upper - lower) for score in (slope.abs(), self._smear(steepest))]
-        tiny = torch.finfo(slope.dtype).tiny
-        return sum(score / score.sum(1, keepdim=True).clamp(min=tiny) for score in scores).argmax(1)
-
-    def _smear(self, steepest: Tensor) -> Tensor:
-        row = self._question.row.abs()
-        carried = {name: row @ term for name, term in self._last.items()}
-        layers = zip(
-            self._question.units.nodes, self._absolute, steepest.split(self._question.units.sizes, 1), strict=True
-        )
-        for node, terms, slope in reversed(list(layers)):
-            rows = carried.pop(node.name, row.new_zeros(())) * slope
-            for name, term in terms.items():
-                carried[name] = carried.get(name, 0.0) + rows @ term
-        return carried.get(INPUT, torch.zeros_like(self._question.lower)).expand(len(steepest), -1)
+def smear(question: Question, units: Units, target: Tensor, slopes: Tensor) -> Tensor:
+    """How steep a margin is along each input at most, roughly: (batch, n_in), for lines' slopes (2, batch, n)."""
+    steepest = torch.maximum(slopes[0].abs(), slopes[1].abs())
+    *maps, last = question.absolute
+    row = question.rows[target].abs().amax(1)
+    carried = {name: row @ term for name, term in last.items()}
+    for part, terms in reversed(list(zip(units.parts, maps, strict=True))):
+        if part.node.name not in carried:
+            continue
+        rows, free = carried.pop(part.node.name), steepest[:, part.place]
+        inner = rows * part.slope.abs()
+        inner = rows * free if part.free is None else inner.index_add(1, part.free, rows[:, part.free] * free)
+        for name, term in terms.items():
+            carried[name] = carried.get(name, 0.0) + inner @ term
+    return carried.get(INPUT, torch.zeros_like(question.lower[target]))

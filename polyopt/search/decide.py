@@ -1,0 +1,77 @@
+"""Whether a network reaches unsafe outputs, decided by branch and bound: the feasibility form of the search.
+
+For a region X and an unsafe set ``{y : C y <= d}`` the margin of x is ``max_r (C net(x) - d)_r``: x is a counterexample
+where it is not positive. All unsafe sets of all regions are targets of one search (`polyopt.search.question`), whose
+domains are bounded in common batches, worst first; it ends as soon as every domain's bound is positive, outward rounded,
+or a counterexample is found.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from polyopt.network import Network
+from polyopt.regions import HPolytope, Region
+from polyopt.search.question import Question, Target
+from polyopt.search.search import Search
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a search found: "proven", "refuted", "time limit", "interrupted" or "stuck".
+
+    ``x`` (n_in,) is the point of least margin ``value`` found, in the region of case number ``case``. No point of any
+    region has a margin below ``bound``, outward rounded: "proven" says that it is positive, "refuted" that x was
+    accepted as a counterexample, "stuck" that nothing is left but what rounding errors leave open. ``branches`` counts
+    the domains that were bounded.
+    """
+
+    status: str
+    x: np.ndarray
+    case: int
+    value: float
+    bound: float
+    branches: int
+    seconds: float
+
+
+def decide(
+    net: Network,
+    cases: Sequence[tuple[Region, Sequence[HPolytope]]],
+    accept: Callable[[np.ndarray, int], bool] = lambda x, case: True,
+    time_limit: float | None = None,
+    device=None,
+    progress: bool = False,
+) -> Decision:
+    """Whether no point of any case's region has its output in one of the case's unsafe sets."""
+    begin = time.perf_counter()
+    targets, owners = [], []
+    for case, (region, unsafe) in enumerate(cases):
+        for polytope in unsafe:
+            targets.append(Target(region, polytope.A, polytope.b))
+            owners.append(case)
+    question = Question(net, targets, accept=lambda x, target: accept(x, owners[target]), device=device)
+    search, status, bound = Search(question), "stuck", -math.inf
+    try:
+        with tqdm(disable=not progress, bar_format="{desc} [{elapsed}]", leave=False) as bar:
+            while not search.over:
+                if time_limit is not None and time.perf_counter() - begin > time_limit:
+                    status = "time limit"
+                    break
+                search.step()
+                bound = search.bound
+                bar.set_description_str(f"least margin {question.value:.4g}, bound {bound:.4g}, {search.open} open")
+    except KeyboardInterrupt:
+        status = "interrupted"
+    if question.refuted:
+        status = "refuted"
+    elif bound > 0:
+        status = "proven"
+    seconds = time.perf_counter() - begin
+    return Decision(status, question.point, owners[question.target], question.value, bound, search.branches, seconds)

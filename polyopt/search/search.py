@@ -1,0 +1,116 @@
+"""A search from the root: bounds on all targets at once, tighter ones on what these leave open, then branches.
+
+Where units are to be split, slopes are optimised on the whole box first, for all targets in one batch; the undecided
+units of each target left are then bounded again, on that part of the box where its margin is below the cutoff
+(`polyopt.search.cutoff`), as long as it is worthwhile. What stays decided there is fixed in all domains. Where inputs
+are halved this is not worth its time: the bounds get tighter with every half.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from polyopt.bounds.lagrangian import Mixture, ascend
+from polyopt.bounds.refine import Boxes
+from polyopt.bounds.units import Units
+from polyopt.search.branching import Branching
+from polyopt.search.cutoff import Below, tightened
+from polyopt.search.question import Question
+
+ROOT_STEPS = 10  # of ascent
+WORTHWHILE = 0.02  # a round of tightening that shortens the units' ranges by less than this share is the last
+
+
+class Search:
+    """A search in the making: `step` takes it further, ``bound`` is valid at any time.
+
+    It is ``over`` where no margin is below the cutoff, where the question is refuted, or where nothing can be done.
+    """
+
+    def __init__(self, question: Question):
+        self.question = question
+        self._whole = question.lower.new_full((len(question.lower),), -torch.inf)  # bounds on the targets' whole boxes
+        self._branching: Branching | None = None
+        self._work = self._steps()
+        self._exhausted = False
+
+    @property
+    def bound(self) -> float:
+        """No margin of any target is less."""
+        if self._branching is None:
+            return float(self._whole.min())
+        return min(self._branching.bound, self._closed)
+
+    @property
+    def branches(self) -> int:
+        """How many domains have been bounded."""
+        return 0 if self._branching is None else self._branching.branches
+
+    @property
+    def open(self) -> int:
+        """How many domains, or targets before that, are still open."""
+        return len(self._left()) if self._branching is None else self._branching.open
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to be done."""
+        return self._exhausted or self.question.refuted or self.bound > self.question.cutoff
+
+    def step(self) -> None:
+        """A batch of bounds."""
+        self._exhausted = next(self._work, self) is self
+
+    def _steps(self) -> Iterator[None]:
+        question, units, sides = self.question, self.question.units, self.question.sides.clone()
+        branching = Branching(question, units, sides)
+        if not branching.halves_inputs:
+            here = sides[:, :, units.kept]
+            mixture = self._ascend(here)
+            yield
+            for target in self._whole.argsort().tolist():
+                yield from self._tighten(target, here, mixture)
+            sides[:, :, units.kept] = here
+            units = Units(question.form, question.backward, sides[self._left()].transpose(0, 1))
+            branching = Branching(question, units, sides)
+        self._closed = min(self._whole[self._whole > question.cutoff].tolist(), default=math.inf)
+        branching.put(self._left(), self._whole[self._left()], ROOT_STEPS)
+        self._branching = branching
+        yield
+        while branching.open:
+            branching.step()
+            yield
+
+    def _left(self) -> Tensor:
+        return (self._whole <= self.question.cutoff).nonzero()[:, 0]
+
+    def _ascend(self, sides: Tensor) -> Mixture:
+        """Bounds on all targets at once; the weights of their rows."""
+        question = self.question
+        weights = torch.full_like(question.limits, 1.0 / question.limits.shape[1])
+        mixture = Mixture(question.rows, question.limits, weights, question.reach)
+        boxes = Boxes(question.lower, question.upper)
+        found = ascend(question.backward, question.units, {}, sides.transpose(0, 1), boxes, ROOT_STEPS, mixture=mixture)
+        self._whole = found.bound
+        question.offer(found.point, torch.arange(len(self._whole)))
+        return mixture
+
+    def _tighten(self, target: int, sides: Tensor, mixture: Mixture) -> Iterator[None]:
+        """Rounds of tightening the undecided units of a target, in place, while they are worthwhile."""
+        question, units = self.question, self.question.units
+        boxes = Boxes(question.lower[target, None], question.upper[target, None])
+        row, fixed = mixture.row()[target], float(mixture.limit()[target])
+        while self._whole[target] <= question.cutoff:
+            before = sides[target].clone()
+            below = Below(row, question.cutoff + fixed, float(self._whole[target]) + fixed, boxes)
+            sides[target], bound = tightened(question, units, before, below)
+            lengths, shorter = -before.sum(0), -sides[target].sum(0)
+            empty = bool((shorter < 0).any())  # no point is below the cutoff
+            self._whole[target] = math.inf if empty else max(float(self._whole[target]), bound - fixed)
+            yield
+            changed = shorter < lengths
+            if empty or not shorter[changed].sum() < (1.0 - WORTHWHILE) * lengths[changed].sum():
+                return

@@ -17,14 +17,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each room may import the rooms below it (later in the list) and none above.
 ROOMS = [
+    ["__main__"],
     ["cli"],
+    ["bench"],
+    ["instances"],
     ["police", "vnnlib"],
     ["verify", "training"],
     ["tighten"],
     ["highs", "gurobi"],
     ["embed", "cut_rounds"],
     ["embedding", "lp_bounds", "expressions", "search"],
-    ["program"],
+    ["program", "live"],
     ["inputs", "affine", "decided", "bounds", "convert", "maxima"],
     ["regions", "network", "qp"],
     ["compose", "activations"],

@@ -26,7 +26,9 @@ from polyopt.bounds.backward import Backward
 from polyopt.bounds.rounding import down, gamma
 from polyopt.bounds.units import Part, Units
 
-SLOPE_STEP, PRICE_STEP, SHARE_STEP, WEIGHT_STEP = 0.25, 0.1, 0.3, 0.1  # of Adam, at first
+SLOPE_STEP, SHARE_STEP, WEIGHT_STEP = 0.25, 0.3, 0.1  # of Adam, at first
+PRICE_STEP = 0.2  # in units of the mean coefficient that the first pass leaves on a layer
+LATER = 0.3
 DECAY = 0.97  # what each step's length is of the one before
 FIRST_SHARE = 0.3  # of a cutoff's price in its scale
 
@@ -76,13 +78,17 @@ class Enclosure:
         """What the prices add to the bound: (batch,)."""
         return (self.prices * (self.sides - self._paid)).sum((0, 2))
 
+    def scale(self, lines: list[Lines]) -> Tensor:
+        """What prices are measured in (batch, n): the mean coefficient that a pass has left on a layer."""
+        means = [layer.inner.abs().mean(1, keepdim=True).expand_as(layer.inner) for layer in lines]
+        return torch.cat([self.sides[0, :, :0], *means], 1)
+
     @torch.no_grad()
     def losses(self, lines: list[Lines]) -> tuple[Tensor, Tensor]:
         """What each unit's lines cost the bound, roughly, and at which breakpoint to split it: (batch, n) each.
 
-        ``lines`` are those of the last backward pass. A line costs its weight times its distance from f, at the
-        breakpoints between the bounds (for a ReLU: of the line above, at 0) and at the nearer end (for a ReLU: of the
-        line below). Units that have no breakpoint between their bounds cost -1.
+        ``lines`` are those of the last backward pass. A line costs its weight times its distance from f at the
+        breakpoints between the bounds (for a ReLU: of the line above, at 0). Units that have none there cost -1.
         """
         points, heights = self.corners.points, self.corners.heights
         rows = torch.cat([points[0, :, :0], *(layer.rows for layer in lines)], 1)
@@ -90,8 +96,7 @@ class Enclosure:
         gaps = weights * (heights - self.slopes.unsqueeze(1) * points - self.intercepts().unsqueeze(1))
         between = (points > points[0]) & (points < points[-1])
         loss, where = torch.where(between, gaps.sum(0), -1.0).max(0)
-        at_ends = torch.minimum(gaps[:, 0], gaps[:, -1]).sum(0)
-        return torch.where(loss < 0.0, -1.0, loss + at_ends), points.gather(0, where[None])[0]
+        return loss, points.gather(0, where[None])[0]
 
 
 def paying(units: Units, slopes: Tensor, intercepts: Tensor, place: slice = slice(None)) -> Tensor:
@@ -102,12 +107,12 @@ def paying(units: Units, slopes: Tensor, intercepts: Tensor, place: slice = slic
 class Lines:
     """One layer's part of an `Enclosure`, as a backward pass meets it: (2, batch, n), (2, batch, n), (batch, n).
 
-    ``rows`` (batch, n) are those on its free units in the last pass.
+    ``rows`` (batch, n) are those on its free units in the last pass, ``inner`` what these left on their inputs.
     """
 
     def __init__(self, part: Part, slopes: Tensor, intercepts: Tensor, toll: Tensor | None = None):
         self._part, self._slopes, self._intercepts, self._toll = part, slopes, intercepts, toll
-        self.rows = torch.zeros_like(slopes[0])
+        self.rows = self.inner = torch.zeros_like(slopes[0])
 
     def through(self, rows: Tensor, input_size: int) -> tuple[Tensor, Tensor]:
         """Rows (batch, 1, n) on the outputs as rows on the inputs, and the constants (batch, 1) this leaves."""
@@ -117,6 +122,7 @@ class Lines:
         below, weights = free > 0, free.abs()
         shift = (weights * torch.where(below, *self._intercepts)).sum(1)
         inner = weights * torch.where(below, *self._slopes)
+        self.inner = inner.detach()
         if self._toll is not None:
             inner = inner + self._toll
         if part.free is not None:
@@ -132,19 +138,18 @@ class Adam:
     """
 
     def __init__(self, values: Tensor, step: float):
-        self._values, self._step, self._count = values, step, 0
+        self.values, self._step, self._count = values, step, 0
         self._mean, self._square = torch.zeros_like(values), torch.zeros_like(values)
 
     @torch.no_grad()
-    def step(self, gradient: Tensor) -> None:
-        """Change the values, in place."""
+    def step(self, gradient: Tensor, scale: Tensor | float = 1.0) -> None:
+        """Change the values, in place; ``scale`` is the size of what counts as a step of 1."""
         self._count += 1
         self._mean.lerp_(gradient, 0.1)
         self._square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
         size = (self._square / (1.0 - 0.999**self._count)).sqrt_().add_(1e-8)
-        self._values.addcdiv_(
-            self._mean, size, value=self._step * DECAY ** (self._count - 1) / (1.0 - 0.9**self._count)
-        )
+        length = self._step * DECAY ** (self._count - 1) / (1.0 - 0.9**self._count)
+        self.values.addcdiv_(self._mean * scale, size, value=length)
 
 
 class Mixture:
@@ -176,19 +181,20 @@ class Mixture:
 
 
 class Ascent(NamedTuple):
-    """The best bound of each domain (batch,), and how it ended.
+    """The best bound of each domain (batch,), the slopes, prices and weights that gave it, and how the ascent ended.
 
     ``last``, ``slope`` and ``point`` are the least value (batch,) of the last linear bound, its slope (batch, n_in) and
-    where it is least (batch, n_in); ``lines`` those of the last backward pass, ``mixture`` the rows' last weights.
+    where it is least (batch, n_in); ``lines`` those of the last backward pass.
     """
 
     bound: Tensor
+    multipliers: Multipliers
+    weights: Tensor | None
     last: Tensor
     slope: Tensor
     point: Tensor
     enclosure: Enclosure
     lines: list[Lines]
-    mixture: Mixture | None
 
 
 def ascend(
@@ -201,21 +207,30 @@ def ascend(
     cutoff: Cutoff | None = None,
     start: Multipliers | None = None,
     mixture: Mixture | None = None,
+    fresh: bool = True,
+    priced: bool = True,
 ) -> Ascent:
     """Lower bounds (batch,) on ``sum_k rows[k] y_k`` over a batch of domains, improved by ``steps`` steps of Adam.
 
     ``rows`` (batch, n) on nodes by name, to which a ``mixture`` adds rows on the output; ``sides`` (2, batch, n) the
-    free units' bounds; ``minimum`` the region. ``start`` holds slopes and prices to begin with.
+    free units' bounds; ``minimum`` the region. ``start`` holds slopes and prices to begin with, which an ascent ended
+    with before if they are not ``fresh``. Only where they are ``priced`` do prices on the sides help: after splits.
     """
     enclosure = Enclosure(units, sides, start)
     share = sides.new_full((sides.shape[1],), FIRST_SHARE)
-    free = [enclosure.slopes, enclosure.prices]
-    free += [share] if cutoff else []
-    climbs = [Adam(part, step) for part, step in zip(free, (SLOPE_STEP, PRICE_STEP, SHARE_STEP), strict=False)]
+    much = 1.0 if fresh else LATER
+    climbs = {"slopes": Adam(enclosure.slopes, much * SLOPE_STEP)}
+    if priced:
+        climbs["prices"] = Adam(enclosure.prices, much * PRICE_STEP)
+    if cutoff is not None:
+        climbs["share"] = Adam(share, SHARE_STEP)
     if mixture is not None and mixture.weights.shape[1] > 1:
-        free.append(mixture.weights)
-        climbs.append(Adam(mixture.weights, WEIGHT_STEP))
+        climbs["weights"] = Adam(mixture.weights, much * WEIGHT_STEP)
+    free = [climb.values for climb in climbs.values()]
     best = torch.full_like(share, -torch.inf)
+    multipliers = [each.detach().clone() for each in (enclosure.slopes, enclosure.prices)]
+    weights = None if mixture is None else mixture.weights.clone()
+    steps = steps if any(each.numel() for each in free) else 0
     for step in range(steps + 1):
         last = step == steps
         for part in free:
@@ -225,11 +240,20 @@ def ascend(
         A, constant = _pull(backward, rows, share, cutoff, mixture)
         least, point = minimum(A)
         bound = down(down(least + constant) + enclosure.fees())
-        best = torch.fmax(best, bound.detach())
+        better = bound.detach() > best
+        best = torch.where(better, bound.detach(), best)
+        if steps:
+            for kept, part in zip(multipliers, (enclosure.slopes, enclosure.prices), strict=True):
+                torch.where(better.unsqueeze(1), part.detach(), kept, out=kept)
+            if mixture is not None:
+                torch.where(better.unsqueeze(1), mixture.weights.detach(), weights, out=weights)
         if last:
-            return Ascent(best, bound, A, point, enclosure, lines, mixture)
-        for climb, gradient in zip(climbs, torch.autograd.grad(bound.sum(), free, materialize_grads=True), strict=True):
-            climb.step(gradient)
+            return Ascent(best, tuple(multipliers), weights, bound, A, point, enclosure, lines)
+        if step == 0:
+            scale = enclosure.scale(lines)
+        gradients = torch.autograd.grad(bound.sum(), free, materialize_grads=True)
+        for (name, climb), gradient in zip(climbs.items(), gradients, strict=True):
+            climb.step(gradient, scale if name == "prices" else 1.0)
         enclosure.project()
         share.detach().clamp_(min=0.0)
         if mixture is not None:

@@ -10,6 +10,7 @@ n *free* units, have bounds, slopes and prices.
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -90,6 +91,18 @@ class Units:
         paid = torch.where(fixed & ((lines[0] != 0) | (lines[1] != 0)), toll + lines[0].abs() * before, 0.0)
         self.parts = list(_parts(net, fixed, (*lines, paid)))
 
+    def first(self, count: int) -> Units:
+        """The units of the first so many layers."""
+        some = copy.copy(self)
+        some.parts = self.parts[:count]
+        end = some.parts[-1].place.stop if count else 0
+        some.kept, some.toll, some.before = (each[:end] for each in (self.kept, self.toll, self.before))
+        some._steepest = self._steepest[:end]
+        some.breakpoints, some.slopes, some.intercepts = (
+            table[:, :end] for table in (self.breakpoints, self.slopes, self.intercepts)
+        )
+        return some
+
     @property
     def smooth(self) -> list[Part]:
         """The layers that are not piecewise linear."""
@@ -166,8 +179,16 @@ def _corners(breakpoints: Tensor, slopes: Tensor, intercepts: Tensor, lower: Ten
     meets = (ends[:-1] <= points.unsqueeze(1)) & (points.unsqueeze(1) <= ends[1:])
     values = slopes * points.unsqueeze(1) + intercepts  # (pieces + 1, pieces, batch, n)
     heights = torch.stack([torch.where(meets, s * values, torch.inf).amin(1) for s in (1.0, -1.0)])
-    # the pieces that are longer than a point between the bounds, or all that meet where those are one point
-    inside = (ends[:-1] < upper) & (lower < ends[1:]) | (lower == upper) & (ends[:-1] <= lower) & (upper <= ends[1:])
-    least = torch.stack([torch.where(inside, s * slopes, torch.inf).amin(0) for s in (1.0, -1.0)])
-    greatest = torch.stack([torch.where(inside, s * slopes, -torch.inf).amax(0) for s in (1.0, -1.0)])
+    least, greatest = _envelope(points, heights)
     return Corners(points, heights, least, greatest)
+
+
+def _envelope(points: Tensor, heights: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the greatest slope (2, batch, n) of the greatest convex function below the corners."""
+    from_first = _slopes(points - points[0], heights - heights[:, :1], torch.inf).amin(1)
+    to_last = _slopes(points[-1] - points, heights[:, -1:] - heights, -torch.inf).amax(1)
+    return torch.where(from_first.isinf(), 0.0, from_first), torch.where(to_last.isinf(), 0.0, to_last)
+
+
+def _slopes(run: Tensor, rise: Tensor, none: float) -> Tensor:
+    return torch.where(run > 0, rise / run, none)

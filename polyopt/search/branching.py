@@ -29,9 +29,10 @@ from polyopt.search.question import Question
 from polyopt.search.splits import Values, clipped, halve_inputs, smear, split_units
 
 BATCH = 256  # domains bounded at a time
+OFFERED = 32  # of their points that are tried, those of least bound
 MEMORY = 2e9  # bytes of open domains from which on the search goes depth first
-UNIT_STEPS = 6  # of ascent, after splits of units
-LEVELS = 4  # at most, that a domain is split at once, to fill a batch
+UNIT_STEPS = 8  # of ascent, after splits of units
+LEVELS = 3  # at most, that a domain is split at once, to fill a batch
 FEW_INPUTS = 12  # up to here inputs are halved
 
 
@@ -135,7 +136,8 @@ class Branching:
         bounds, slopes = bounds.unflatten(0, (-1, count)), slopes.unflatten(0, (-1, count))
         best, row = bounds.max(1)
         slope = slopes[each, row]
-        question.offer(boxes.center - boxes.radius * slope.sign(), target)
+        worst = best.topk(min(OFFERED, len(best)), largest=False).indices
+        question.offer((boxes.center - boxes.radius * slope.sign())[worst], target[worst])
         for r in range(count):
             lower, upper = clipped(lower, upper, slopes[:, r], (question.cutoff - bounds[:, r]).clamp(min=0.0))
         return {
@@ -165,12 +167,16 @@ class Branching:
         weights = values.get("weights", sides.new_full((len(target), count), 1.0 / count))
         mixture = Mixture(question.rows[target], question.limits[target], weights, question.reach)
         boxes = Boxes(values["lower"], values["upper"])
-        found = ascend(question.backward, self.units, {}, sides, boxes, steps, start=start, mixture=mixture)
-        question.offer(found.point, target)
+        found = ascend(
+            question.backward, self.units, {}, sides, boxes, steps, None, start, mixture, fresh="slopes" not in values
+        )
+        worst = found.bound.topk(min(OFFERED, len(found.bound)), largest=False).indices
+        question.offer(found.point[worst], target[worst])
         loss, at = found.enclosure.losses(found.lines)
         most, unit = loss.topk(min(LEVELS, loss.shape[1]), dim=1)
-        missing = LEVELS - unit.shape[1]
-        unit = torch.nn.functional.pad(torch.where(most < 0, -1, unit), (0, missing), value=-1)
+        missing = (0, LEVELS - unit.shape[1])
+        at = torch.nn.functional.pad(at.gather(1, unit), missing)
+        unit = torch.nn.functional.pad(torch.where(most < 0, -1, unit), missing, value=-1)
         room = (question.cutoff - found.last).clamp(min=0.0)
         lower, upper = clipped(values["lower"], values["upper"], found.slope, room)
         return {
@@ -179,12 +185,12 @@ class Branching:
             "lower": lower,
             "upper": upper,
             "sides": values["sides"],
-            "slopes": found.enclosure.slopes.transpose(0, 1).float(),
-            "prices": found.enclosure.prices.transpose(0, 1).float(),
+            "slopes": found.multipliers[0].transpose(0, 1).float(),
+            "prices": found.multipliers[1].transpose(0, 1).float(),
             "weights": mixture.weights,
             "undecided": (loss >= 0).sum(1),
             "unit": unit,
-            "at": at.gather(1, unit.clamp(min=0)) if at.shape[1] else found.last.new_zeros(unit.shape),
+            "at": at,
             "slope": found.slope,
             "smear": torch.zeros_like(found.slope),
         }

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from polyopt.affine import affine_maps
 from polyopt.bounds.backward import Backward
-from polyopt.bounds.crown import propagate
+from polyopt.bounds.crown import crown, propagate
 from polyopt.bounds.interval import joined
 from polyopt.bounds.units import Units
 from polyopt.convert.to_torch import to_torch
+from polyopt.live import live
 from polyopt.maxima import maxima_as_relus
-from polyopt.network import INPUT, Network
+from polyopt.network import Network
 from polyopt.regions import Box
 
 TRIED = 8  # points with margins that are not positive, whose replay is asked for at a time
@@ -40,7 +41,7 @@ class Target(NamedTuple):
 class Question:
     """The network and the targets, as tensors on one device, and the best point found so far.
 
-    Bounds are those of ``form``, the network without maxima; points are judged by the network itself. ``lower`` and
+    Bounds are those of ``form``, the network without maxima and dead units; points are judged by the network itself. ``lower`` and
     ``upper`` (k, n_in) are the targets' boxes, ``rows`` (k, r, n_out) and ``limits`` (k, r) their rows, those of
     targets with fewer repeated; ``sides`` (k, 2, N) the bounds l and -u on all units by CROWN. ``gap`` belongs to
     optimisations, ``accept`` to verifications: it says of a point and its target whether it is a counterexample indeed.
@@ -55,18 +56,21 @@ class Question:
         device=None,
     ):
         self.net, self.gap, self._accept = net, gap, accept
-        self.form = maxima_as_relus(net)
+        self._boxes = [np.stack(sides) for sides in zip(*((t.box.lower, t.box.upper) for t in targets), strict=True)]
+        boxes, which = np.unique(np.stack(self._boxes, 1), axis=0, return_inverse=True)
+        different = Box(boxes[:, 0], boxes[:, 1])
+        form = maxima_as_relus(net)
+        self.form = live(form, crown(form, different, device))
         self.maps, self.output_map = affine_maps(self.form)
         self.backward = Backward(self.form, device)
         tensor = self.backward.tensor
-        self._boxes = [np.stack(sides) for sides in zip(*((t.box.lower, t.box.upper) for t in targets), strict=True)]
         self.lower, self.upper = map(tensor, self._boxes)
         count = max(len(target.rows) for target in targets)
         repeated = [np.arange(count) % len(target.rows) for target in targets]
         self._rows = np.stack([target.rows[which] for target, which in zip(targets, repeated, strict=True)])
         self._limits = np.stack([target.limits[which] for target, which in zip(targets, repeated, strict=True)])
         self.rows, self.limits = tensor(self._rows), tensor(self._limits)
-        self.sides, self.reach = self._bounded()
+        self.sides, self.reach = self._bounded(different, which.ravel())
         self.units = Units(self.form, self.backward, self.sides.transpose(0, 1))
         self.refuted = False
         self.point, self.target, self.value = targets[0].box.center, 0, np.inf
@@ -123,16 +127,15 @@ class Question:
     def _module(self) -> torch.nn.Module:
         return to_torch(self.net, device=self.lower.device).requires_grad_(False)
 
-    def _bounded(self) -> tuple[Tensor, Tensor]:
+    def _bounded(self, boxes: Box, which: np.ndarray) -> tuple[Tensor, Tensor]:
         """The bounds on all units over each target's box, and the sizes (n_out,) of the output; observed on the way."""
-        boxes, which = np.unique(np.stack(self._boxes, 1), axis=0, return_inverse=True)
-        values = propagate(self.backward, self.form, Box(boxes[:, 0], boxes[:, 1]))
+        values = propagate(self.backward, self.form, boxes)
         bounds = [joined(node, values) for node in self.form.activations]
-        none = np.empty((len(values[INPUT].lower), 0))
+        none = np.empty((len(boxes.lower), 0))
         sides = [np.concatenate([none, *(sign * side(b) for b in bounds)], axis=1) for sign, side in _SIDES]
         last = values[self.output]
         reach = np.maximum(abs(last.lower), abs(last.upper)).max(0).ravel()
-        return self.backward.tensor(np.stack(sides, axis=1)[which.ravel()]), self.backward.tensor(reach)
+        return self.backward.tensor(np.stack(sides, axis=1)[which]), self.backward.tensor(reach)
 
 
 _SIDES = ((1.0, lambda bounds: bounds.lower), (-1.0, lambda bounds: bounds.upper))

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from polyopt.bounds.alpha import ascended
 from polyopt.bounds.lagrangian import Mixture, ascend
 from polyopt.bounds.refine import Boxes
 from polyopt.bounds.units import Units
@@ -21,7 +22,8 @@ from polyopt.search.branching import Branching
 from polyopt.search.cutoff import Below, tightened
 from polyopt.search.question import Question
 
-ROOT_STEPS = 10  # of ascent
+ROOT_STEPS = 20  # of ascent
+ROUNDS = 4  # of tightening, at most
 WORTHWHILE = 0.02  # a round of tightening that shortens the units' ranges by less than this share is the last
 
 
@@ -69,10 +71,11 @@ class Search:
         branching = Branching(question, units, sides)
         if not branching.halves_inputs:
             here = sides[:, :, units.kept]
-            mixture = self._ascend(here)
+            yield from self._ascend_units(here)
+            self._ascend(torch.arange(len(here)), here)
             yield
             for target in self._whole.argsort().tolist():
-                yield from self._tighten(target, here, mixture)
+                yield from self._tighten(target, here)
             sides[:, :, units.kept] = here
             units = Units(question.form, question.backward, sides[self._left()].transpose(0, 1))
             branching = Branching(question, units, sides)
@@ -84,33 +87,46 @@ class Search:
             branching.step()
             yield
 
+    def _ascend_units(self, sides: Tensor) -> Iterator[None]:
+        """Bounds on the units of all targets' boxes (k, 2, n), in place; equal boxes have equal bounds."""
+        question = self.question
+        boxes, which = torch.stack([question.lower, question.upper], 1).unique(dim=0, return_inverse=True)
+        for i, (lower, upper) in enumerate(boxes):
+            first = (which == i).nonzero()[0, 0]
+            minimum = Boxes(lower[None], upper[None])
+            sides[which == i] = ascended(question.backward, question.units, sides[first], minimum, ROOT_STEPS)
+            yield
+
     def _left(self) -> Tensor:
         return (self._whole <= self.question.cutoff).nonzero()[:, 0]
 
-    def _ascend(self, sides: Tensor) -> Mixture:
-        """Bounds on all targets at once; the weights of their rows."""
+    def _ascend(self, targets: Tensor, sides: Tensor) -> Mixture:
+        """Bounds on the margins of some targets, whose units have ``sides`` (k, 2, n); the weights of their rows."""
         question = self.question
-        weights = torch.full_like(question.limits, 1.0 / question.limits.shape[1])
-        mixture = Mixture(question.rows, question.limits, weights, question.reach)
-        boxes = Boxes(question.lower, question.upper)
-        found = ascend(question.backward, question.units, {}, sides.transpose(0, 1), boxes, ROOT_STEPS, mixture=mixture)
-        self._whole = found.bound
-        question.offer(found.point, torch.arange(len(self._whole)))
+        rows, limits = question.rows[targets], question.limits[targets]
+        mixture = Mixture(rows, limits, torch.full_like(limits, 1.0 / limits.shape[1]), question.reach)
+        boxes, sides = Boxes(question.lower[targets], question.upper[targets]), sides.transpose(0, 1)
+        found = ascend(question.backward, question.units, {}, sides, boxes, ROOT_STEPS, mixture=mixture, priced=False)
+        self._whole[targets] = torch.fmax(self._whole[targets], found.bound)
+        question.offer(found.point, targets)
         return mixture
 
-    def _tighten(self, target: int, sides: Tensor, mixture: Mixture) -> Iterator[None]:
+    def _tighten(self, target: int, sides: Tensor) -> Iterator[None]:
         """Rounds of tightening the undecided units of a target, in place, while they are worthwhile."""
         question, units = self.question, self.question.units
-        boxes = Boxes(question.lower[target, None], question.upper[target, None])
-        row, fixed = mixture.row()[target], float(mixture.limit()[target])
-        while self._whole[target] <= question.cutoff:
+        boxes, this = Boxes(question.lower[target, None], question.upper[target, None]), torch.tensor([target])
+        for _ in range(ROUNDS):
+            if self._whole[target] > question.cutoff:
+                return
+            mixture = self._ascend(this, sides[target, None])
+            row, fixed = mixture.row()[0], float(mixture.limit()[0])
             before = sides[target].clone()
             below = Below(row, question.cutoff + fixed, float(self._whole[target]) + fixed, boxes)
-            sides[target], bound = tightened(question, units, before, below)
+            sides[target] = tightened(question, units, before, below)
             lengths, shorter = -before.sum(0), -sides[target].sum(0)
-            empty = bool((shorter < 0).any())  # no point is below the cutoff
-            self._whole[target] = math.inf if empty else max(float(self._whole[target]), bound - fixed)
+            if (shorter < 0).any():  # no point is below the cutoff
+                self._whole[target] = math.inf
             yield
             changed = shorter < lengths
-            if empty or not shorter[changed].sum() < (1.0 - WORTHWHILE) * lengths[changed].sum():
+            if not shorter[changed].sum() < (1.0 - WORTHWHILE) * lengths[changed].sum():
                 return

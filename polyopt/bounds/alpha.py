@@ -1,9 +1,9 @@
 """alpha-CROWN: CROWN whose lines below and above undecided units have slopes that are optimised for each bound.
 
-Whatever the slopes of the lines, a backward pass gives a bound (`polyopt.bounds.units`); gradient ascent on them, and on
-prices of the units' own bounds, brings it towards the optimum of the linear program of all layers' triangles. Layers
-come one after the other: every undecided unit's two bounds are ascended with slopes of their own, all of a layer's in
-one batch, and the next layer's lines stand on the result.
+Whatever the slopes of the lines, a backward pass gives a bound (`polyopt.bounds.units`); gradient ascent on them brings
+it towards the optimum of the linear program of all layers' triangles. Layers come one after the other: every undecided
+unit's two bounds are ascended with slopes of their own, all of a layer's in one batch, and the next layer's lines stand
+on the result.
 
 Sources: Xu et al., "Fast and complete: enabling complete verification with massively parallel incomplete verifiers",
 ICLR 2021, section 3.1; Salman et al., "A convex relaxation barrier to tight robustness verification of neural
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from polyopt.bounds.backward import Backward
 from polyopt.bounds.lagrangian import Minimum, ascend
-from polyopt.bounds.units import Units
+from polyopt.bounds.units import Part, Units
 
 ENTRIES = 2**21  # units times rows, ascended at a time
 
@@ -39,7 +39,7 @@ def ascended(backward: Backward, units: Units, sides: Tensor, minimum: Minimum, 
     return sides
 
 
-def unit_rows(part, some: Tensor) -> Tensor:
+def unit_rows(part: Part, some: Tensor) -> Tensor:
     """Rows ``e_i`` (2 t, node.size) of some free units of a layer, then ``-e_i``."""
     rows = part.slope.new_zeros(2 * len(some), part.node.size)
     index, place = torch.arange(len(some), device=some.device), part.positions(some)

@@ -125,7 +125,7 @@ class Branching:
         return {name: value[~done] for name, value in found.items()}
 
     def _halved(self, values: Values) -> Values:
-        """Boxes with the sides of what they are a part of: refined, bounded by each row of their target, and clipped."""
+        """Boxes with the sides of what they are part of: refined, bounded by each row of their target, and clipped."""
         question, target = self.question, values["target"]
         lower, upper = values["lower"], values["upper"]
         boxes, count = Boxes(lower, upper), question.rows.shape[1]
@@ -187,7 +187,7 @@ class Branching:
             "sides": values["sides"],
             "slopes": found.multipliers[0].transpose(0, 1).float(),
             "prices": found.multipliers[1].transpose(0, 1).float(),
-            "weights": mixture.weights,
+            "weights": found.weights,
             "undecided": (loss >= 0).sum(1),
             "unit": unit,
             "at": at,

@@ -2,8 +2,8 @@
 
 For a region X and an unsafe set ``{y : C y <= d}`` the margin of x is ``max_r (C net(x) - d)_r``: x is a counterexample
 where it is not positive. All unsafe sets of all regions are targets of one search (`polyopt.search.question`), whose
-domains are bounded in common batches, worst first; it ends as soon as every domain's bound is positive, outward rounded,
-or a counterexample is found.
+domains are bounded in common batches, worst first; it ends as soon as every domain's bound, rounded outwards, is
+positive, or a counterexample is found.
 """
 
 from __future__ import annotations

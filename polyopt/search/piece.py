@@ -1,8 +1,8 @@
 """A linear region of the network, and the least margin on it: a linear program.
 
 Where every unit keeps to one of its pieces, ``l_k <= a_k <= u_k``, values are affine in the input, layer by layer:
-``a_k = sum_s W_{k,s} h_s + b_k`` (`polyopt.affine`) and ``h_k = slope_k a_k + intercept_k``. With the target's rows C and
-limits d the program is ``min t`` subject to ``C y(x) - d <= t``; the dual values of these rows are their weights.
+``a_k = sum_s W_{k,s} h_s + b_k`` (`polyopt.affine`) and ``h_k = slope_k a_k + intercept_k``. With the target's rows C
+and limits d the program is ``min t`` subject to ``C y(x) - d <= t``; the dual values of these rows are their weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from polyopt.search.question import Question
 class Least(NamedTuple):
     """A point (n_in,) where the margin is least on a piece, and what proves it: weights (r,), prices (2, N).
 
-    Where the piece is empty there is no point, and the prices raise the Lagrangian above the cutoff. They come from a linear program's floats, and prove what `polyopt.bounds.lagrangian` makes of them.
+    Where the piece is empty there is no point, and the prices raise the Lagrangian above the cutoff. They come from a
+    linear program's floats, and prove what `polyopt.bounds.lagrangian` makes of them.
     """
 
     point: np.ndarray | None

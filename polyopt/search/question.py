@@ -41,9 +41,9 @@ class Target(NamedTuple):
 class Question:
     """The network and the targets, as tensors on one device, and the best point found so far.
 
-    Bounds are those of ``form``, the network without maxima and dead units; points are judged by the network itself. ``lower`` and
-    ``upper`` (k, n_in) are the targets' boxes, ``rows`` (k, r, n_out) and ``limits`` (k, r) their rows, those of
-    targets with fewer repeated; ``sides`` (k, 2, N) the bounds l and -u on all units by CROWN. ``gap`` belongs to
+    Bounds are those of ``form``, the network without maxima and dead units; points are judged by the network itself.
+    ``lower`` and ``upper`` (k, n_in) are the targets' boxes, ``rows`` (k, r, n_out) and ``limits`` (k, r) their rows,
+    those of targets with fewer repeated; ``sides`` (k, 2, N) the bounds l and -u on all units by CROWN. ``gap`` belongs to
     optimisations, ``accept`` to verifications: it says of a point and its target whether it is a counterexample indeed.
     """
 
@@ -78,7 +78,7 @@ class Question:
 
     @property
     def cutoff(self) -> float:
-        """What a domain's bound has to exceed; a hair less than the gap, so that rounding keeps the answer within it."""
+        """What a domain's bound has to exceed; a hair less than the gap, so that rounding keeps the answer in it."""
         if self.gap is None:
             return 0.0
         return self.value - (1.0 - 1e-6) * self.gap * max(1.0, abs(self.value))

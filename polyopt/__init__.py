@@ -5,7 +5,9 @@ onnx, and scipy's statistics, which Pyomo loads as soon as anyone imports scipy,
 are in ``__init__.pyi``.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 
 _HOME = {
     "AffineCertificate": "polyopt.verify.affinity",
@@ -35,6 +37,7 @@ _HOME = {
     "Triangle": "formulations",
     "UnsupportedLayer": "polyopt.network",
     "VPolytope": "polyopt.regions",
+    "Verdict": "polyopt.verify.verdict",
     "Zonotope": "polyopt.regions",
     "add_network": "polyopt.embed",
     "affine_on": "polyopt.verify.affinity",
@@ -45,6 +48,7 @@ _HOME = {
     "from_sklearn": "polyopt.convert.from_sklearn",
     "from_torch": "polyopt.convert.from_torch",
     "interval": "polyopt.bounds",
+    "obbt": "polyopt.tighten.obbt",
     "optimize": "polyopt.search.optimize",
     "read_vnnlib": "polyopt.vnnlib.reader",
     "replay_error": "polyopt.embedding",
@@ -56,6 +60,7 @@ _HOME = {
     "summary": "polyopt.embedding",
     "to_onnx": "polyopt.convert.to_onnx",
     "to_torch": "polyopt.convert.to_torch",
+    "verify": "polyopt.verify.verdict",
 }
 
 _PACKAGES = ("police", "qp")  # public as they are
@@ -74,3 +79,18 @@ def __getattr__(name: str):
 
 def __dir__():
     return __all__
+
+
+class _Package(ModuleType):
+    """``polyopt.verify`` is the function. Importing a module of the package of that name would put the package here."""
+
+    @property
+    def verify(self):
+        return __getattr__("verify")
+
+    @verify.setter
+    def verify(self, package):
+        pass
+
+
+sys.modules[__name__].__class__ = _Package

@@ -119,9 +119,10 @@ class Lines:
         rows, part = rows[:, 0], self._part
         free = rows if part.free is None else rows.index_select(1, part.free)
         self.rows = free.detach()
-        below, weights = free > 0, free.abs()
-        shift = (weights * torch.where(below, *self._intercepts)).sum(1)
-        inner = weights * torch.where(below, *self._slopes)
+        below = free.clamp(min=0.0)
+        above = below - free
+        shift = torch.addcmul(below * self._intercepts[0], above, self._intercepts[1]).sum(1)
+        inner = torch.addcmul(below * self._slopes[0], above, self._slopes[1])
         self.inner = inner.detach()
         if self._toll is not None:
             inner = inner + self._toll

@@ -14,6 +14,7 @@ verification".
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,9 +32,20 @@ from polyopt.search.splits import Values, clipped, halve_inputs, smear, split_un
 BATCH = 256  # domains bounded at a time
 OFFERED = 32  # of their points that are tried, those of least bound
 MEMORY = 2e9  # bytes of open domains from which on the search goes depth first
+HALF_STEPS = 3
 UNIT_STEPS = 8  # of ascent, after splits of units
 LEVELS = 3  # at most, that a domain is split at once, to fill a batch
 FEW_INPUTS = 12  # up to here inputs are halved
+
+
+class _Pairs(NamedTuple):
+    """Of pairs of a box and a target: bounds (p,), slopes and what is left of the boxes (p, n_in), weights (p, r)."""
+
+    bound: Tensor
+    slope: Tensor
+    lower: Tensor
+    upper: Tensor
+    weights: Tensor
 
 
 class Branching:
@@ -67,19 +79,26 @@ class Branching:
         return 0 if self._domains is None else len(self._domains)
 
     def put(self, targets: Tensor, bounds: Tensor, steps: int) -> None:
-        """Bound the whole boxes of some targets (k,), and better than ``bounds`` (k,)."""
+        """Bound the whole boxes of some targets (k,), and better than ``bounds`` (k,).
+
+        Targets of one box are one domain as long as it is halved, so that its units are bounded once for all of them.
+        """
         question = self.question
-        self._take(
-            {
-                "target": targets,
-                "bound": bounds,
-                "lower": question.lower[targets],
-                "upper": question.upper[targets],
-                "sides": self._whole[targets][:, :, self.units.kept],
-            },
-            self.halves_inputs,
-            steps,
-        )
+        alive = torch.nn.functional.one_hot(targets, len(question.group)).bool()
+        if self.halves_inputs:
+            groups = question.group[targets]
+            alive = torch.stack([alive[groups == group].any(0) for group in groups.unique()])
+            bounds = torch.stack([bounds[groups == group].min() for group in groups.unique()])
+            targets = alive.int().argmax(1)
+        values = {
+            "target": targets,
+            "alive": alive,
+            "bound": bounds,
+            "lower": question.lower[targets],
+            "upper": question.upper[targets],
+            "sides": self._whole[targets][:, :, self.units.kept],
+        }
+        self._take(values, self.halves_inputs, steps)
 
     def step(self) -> None:
         """Split the domains of least bound, and bound their parts."""
@@ -99,7 +118,7 @@ class Branching:
             values = self._open(self._halved(values))
             few = (values["undecided"] <= self.question.net.input_size) & self.splits_units
             self._list({name: value[~few] for name, value in values.items()})
-            values = {name: value[few] for name, value in values.items()}
+            values = _apart({name: value[few] for name, value in values.items()})
         if len(values["bound"]) == 0:
             return
         values = self._open(self._ascended(values, steps))
@@ -125,36 +144,81 @@ class Branching:
         return {name: value[~done] for name, value in found.items()}
 
     def _halved(self, values: Values) -> Values:
-        """Boxes with the sides of what they are part of: refined, bounded by each row of their target, and clipped."""
-        question, target = self.question, values["target"]
-        lower, upper = values["lower"], values["upper"]
-        boxes, count = Boxes(lower, upper), question.rows.shape[1]
+        """Boxes with the sides of what they are part of, refined, and bounded by the rows of all their targets.
+
+        ``alive`` (batch, k) says which targets a box is still open for. The box is clipped to what any of them leaves.
+        """
+        question, boxes = self.question, Boxes(values["lower"], values["upper"])
         refined = Refinement(question.backward, self.units, boxes, values["sides"].transpose(0, 1))
-        each = torch.arange(len(target), device=target.device)
-        rows, limits = question.rows[target].flatten(0, 1), question.limits[target].flatten()
-        bounds, slopes = refined.bound({question.output: rows}, each.repeat_interleave(count), limits)
-        bounds, slopes = bounds.unflatten(0, (-1, count)), slopes.unflatten(0, (-1, count))
-        best, row = bounds.max(1)
-        slope = slopes[each, row]
-        worst = best.topk(min(OFFERED, len(best)), largest=False).indices
-        question.offer((boxes.center - boxes.radius * slope.sign())[worst], target[worst])
-        for r in range(count):
-            lower, upper = clipped(lower, upper, slopes[:, r], (question.cutoff - bounds[:, r]).clamp(min=0.0))
+        domain, target = values["alive"].nonzero().T
+        found = self._rows(refined, domain, target)
+        found = self._sharpened(refined, domain, target, found)
+        left = found.bound <= question.cutoff
+        alive = torch.zeros_like(values["alive"]).index_put((domain, target), left)
+        bound = _least(found.bound, domain, len(alive))
+        order = torch.where(left, found.bound, torch.inf).argsort(descending=True)
+        worst = torch.zeros(len(alive), dtype=torch.int64, device=order.device)
+        worst[domain[order]] = order  # the last to be written is the least
+        lower = _least(torch.where(left.unsqueeze(1), found.lower, torch.inf), domain, len(alive))
+        upper = -_least(torch.where(left.unsqueeze(1), -found.upper, torch.inf), domain, len(alive))
+        open_ = alive.any(1, keepdim=True)
+        tried = bound.topk(min(OFFERED, len(bound)), largest=False).indices
+        corners = boxes.center - boxes.radius * found.slope[worst].sign()
+        question.offer(corners[tried], target[worst][tried])
         return {
-            "target": target,
-            "bound": torch.fmax(best, values["bound"]),
-            "lower": lower,
-            "upper": upper,
+            "target": target[worst],
+            "alive": alive,
+            "bound": torch.fmax(bound, values["bound"]),
+            "lower": torch.where(open_, lower, boxes.lower),
+            "upper": torch.where(open_, upper, boxes.upper),
             "sides": refined.sides.transpose(0, 1),
             "slopes": refined.slopes.transpose(0, 1).float(),
             "prices": torch.zeros_like(values["sides"], dtype=torch.float32),
-            "weights": torch.nn.functional.one_hot(row, count).to(best.dtype),
+            "weights": found.weights[worst],
             "undecided": self.units.undecided(refined.sides).sum(1),
-            "unit": torch.full_like(target, -1).unsqueeze(1).expand(-1, LEVELS),
-            "at": best.new_zeros(len(target), LEVELS),
-            "slope": slope,
-            "smear": smear(question, self.units, target, refined.slopes),
+            "unit": torch.full_like(worst, -1).unsqueeze(1).expand(-1, LEVELS),
+            "at": bound.new_zeros(len(bound), LEVELS),
+            "slope": found.slope[worst],
+            "smear": smear(question, self.units, target[worst], refined.slopes),
         }
+
+    def _rows(self, refined: Refinement, domain: Tensor, target: Tensor) -> _Pairs:
+        """Bounds on pairs of a box and a target (p,), by the best of the target's rows; every row clips the box."""
+        question, count = self.question, self.question.rows.shape[1]
+        rows, limits = question.rows[target].flatten(0, 1), question.limits[target].flatten()
+        bounds, slopes = refined.bound({question.output: rows}, domain.repeat_interleave(count), limits)
+        bounds, slopes = bounds.unflatten(0, (-1, count)), slopes.unflatten(0, (-1, count))
+        lower, upper = refined.boxes.lower[domain], refined.boxes.upper[domain]
+        for r in range(count):
+            lower, upper = clipped(lower, upper, slopes[:, r], (question.cutoff - bounds[:, r]).clamp(min=0.0))
+        best, row = bounds.max(1)
+        slope = slopes[torch.arange(len(row), device=row.device), row]
+        return _Pairs(best, slope, lower, upper, torch.nn.functional.one_hot(row, count).to(best.dtype))
+
+    def _sharpened(self, refined: Refinement, domain: Tensor, target: Tensor, pairs: _Pairs) -> _Pairs:
+        """The bounds of the pairs still open after some steps of ascent, which clip the boxes too."""
+        question = self.question
+        left = (pairs.bound <= question.cutoff).nonzero()[:, 0]
+        if not len(left):
+            return pairs
+        domain, target = domain[left], target[left]
+        mixture = Mixture(question.rows[target], question.limits[target], pairs.weights[left], question.reach)
+        slopes = refined.slopes[:, domain]
+        found = ascend(
+            question.backward,
+            self.units,
+            {},
+            refined.sides[:, domain],
+            refined.boxes.take(domain),
+            HALF_STEPS,
+            start=(slopes, torch.zeros_like(slopes)),
+            mixture=mixture,
+            priced=False,
+        )
+        room = (question.cutoff - found.last).clamp(min=0.0)
+        lower, upper = clipped(pairs.lower[left], pairs.upper[left], found.slope, room)
+        news = (torch.fmax(found.bound, pairs.bound[left]), found.slope, lower, upper, found.weights)
+        return _Pairs(*(old.index_copy(0, left, new) for old, new in zip(pairs, news, strict=True)))
 
     def _ascended(self, values: Values, steps: int) -> Values:
         """Domains with the sides that splits have left them, bounded by the Lagrangian."""
@@ -181,6 +245,7 @@ class Branching:
         lower, upper = clipped(values["lower"], values["upper"], found.slope, room)
         return {
             "target": target,
+            "alive": values["alive"],
             "bound": torch.fmax(found.bound, values["bound"]),
             "lower": lower,
             "upper": upper,
@@ -218,3 +283,17 @@ class Branching:
         start = units.relaxed(sides), prices
         bound = ascend(question.backward, units, {}, sides, boxes, 0, start=start, mixture=mixture).bound
         return {"bound": torch.fmax(bound, leaves["bound"]), "sides": leaves["sides"]}
+
+
+def _apart(values: Values) -> Values:
+    """Domains that are open for several targets as one domain for each of them."""
+    domain, target = values["alive"].nonzero().T
+    values = {name: value[domain] for name, value in values.items()}
+    return values | {"target": target, "alive": torch.zeros_like(values["alive"]).scatter(1, target[:, None], True)}
+
+
+def _least(values: Tensor, index: Tensor, count: int) -> Tensor:
+    """The least of the values (p, …) that belong to each index (p,)."""
+    least = values.new_full((count, *values.shape[1:]), torch.inf)
+    index = index.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+    return least.scatter_reduce(0, index, values, "amin")

@@ -42,9 +42,10 @@ class Question:
     """The network and the targets, as tensors on one device, and the best point found so far.
 
     Bounds are those of ``form``, the network without maxima and dead units; points are judged by the network itself.
-    ``lower`` and ``upper`` (k, n_in) are the targets' boxes, ``rows`` (k, r, n_out) and ``limits`` (k, r) their rows,
-    those of targets with fewer repeated; ``sides`` (k, 2, N) the bounds l and -u on all units by CROWN. ``gap`` belongs to
-    optimisations, ``accept`` to verifications: it says of a point and its target whether it is a counterexample indeed.
+    ``lower`` and ``upper`` (k, n_in) are the targets' boxes, numbered by ``group`` (k,) where they differ; ``rows``
+    (k, r, n_out) and ``limits`` (k, r) their rows, those of targets with fewer repeated; ``sides`` (k, 2, N) the bounds
+    l and -u on all units by CROWN. ``gap`` belongs to optimisations, ``accept`` to verifications: it says of a point
+    and its target whether it is a counterexample indeed.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Question:
         self.backward = Backward(self.form, device)
         tensor = self.backward.tensor
         self.lower, self.upper = map(tensor, self._boxes)
+        self.group = torch.tensor(which.ravel(), device=self.lower.device)
         count = max(len(target.rows) for target in targets)
         repeated = [np.arange(count) % len(target.rows) for target in targets]
         self._rows = np.stack([target.rows[which] for target, which in zip(targets, repeated, strict=True)])

@@ -5,12 +5,10 @@ onnx, and scipy's statistics, which Pyomo loads as soon as anyone imports scipy,
 are in ``__init__.pyi``.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 
 _HOME = {
-    "AffineCertificate": "polyopt.verify.affinity",
+    "AffineCertificate": "polyopt.verification.affinity",
     "BigM": "formulations",
     "Bounds": "polyopt.bounds",
     "Box": "polyopt.regions",
@@ -28,7 +26,7 @@ _HOME = {
     "PiecewiseLinear": "formulations",
     "Product": "polyopt.regions",
     "ReducedSpace": "formulations",
-    "Property": "polyopt.verify.property",
+    "Property": "polyopt.verification.property",
     "Region": "polyopt.regions",
     "Result": "polyopt.highs",
     "SOS1": "formulations",
@@ -37,10 +35,10 @@ _HOME = {
     "Triangle": "formulations",
     "UnsupportedLayer": "polyopt.network",
     "VPolytope": "polyopt.regions",
-    "Verdict": "polyopt.verify.verdict",
+    "Verdict": "polyopt.verification.verdict",
     "Zonotope": "polyopt.regions",
     "add_network": "polyopt.embed",
-    "affine_on": "polyopt.verify.affinity",
+    "affine_on": "polyopt.verification.affinity",
     "auto": "formulations",
     "crown": "polyopt.bounds.crown",
     "cut_callback": "polyopt.gurobi",
@@ -52,7 +50,7 @@ _HOME = {
     "optimize": "polyopt.search.optimize",
     "read_vnnlib": "polyopt.vnnlib.reader",
     "replay_error": "polyopt.embedding",
-    "robust": "polyopt.verify.property",
+    "robust": "polyopt.verification.property",
     "separate": "polyopt.cut_rounds",
     "set_point": "polyopt.embedding",
     "solve": "polyopt.highs",
@@ -60,7 +58,7 @@ _HOME = {
     "summary": "polyopt.embedding",
     "to_onnx": "polyopt.convert.to_onnx",
     "to_torch": "polyopt.convert.to_torch",
-    "verify": "polyopt.verify.verdict",
+    "verify": "polyopt.verification.verdict",
 }
 
 _PACKAGES = ("police", "qp")  # public as they are
@@ -79,18 +77,3 @@ def __getattr__(name: str):
 
 def __dir__():
     return __all__
-
-
-class _Package(ModuleType):
-    """``polyopt.verify`` is the function. Importing a module of the package of that name would put the package here."""
-
-    @property
-    def verify(self):
-        return __getattr__("verify")
-
-    @verify.setter
-    def verify(self, package):
-        pass
-
-
-sys.modules[__name__].__class__ = _Package

@@ -52,10 +52,10 @@ from polyopt.regions.subdivide import subdivide as subdivide
 from polyopt.search.optimize import Optimum as Optimum
 from polyopt.search.optimize import optimize as optimize
 from polyopt.tighten.obbt import obbt as obbt
-from polyopt.verify.affinity import AffineCertificate as AffineCertificate
-from polyopt.verify.affinity import affine_on as affine_on
-from polyopt.verify.property import Property as Property
-from polyopt.verify.property import robust as robust
-from polyopt.verify.verdict import Verdict as Verdict
-from polyopt.verify.verdict import verify as verify
+from polyopt.verification.affinity import AffineCertificate as AffineCertificate
+from polyopt.verification.affinity import affine_on as affine_on
+from polyopt.verification.property import Property as Property
+from polyopt.verification.property import robust as robust
+from polyopt.verification.verdict import Verdict as Verdict
+from polyopt.verification.verdict import verify as verify
 from polyopt.vnnlib.reader import read_vnnlib as read_vnnlib

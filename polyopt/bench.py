@@ -39,8 +39,8 @@ PRELOAD = [
     "polyopt.bench",
     "polyopt.convert.from_onnx",
     "polyopt.search.decide",
-    "polyopt.verify.attack",
-    "polyopt.verify.programs",
+    "polyopt.verification.attack",
+    "polyopt.verification.programs",
     "polyopt.vnnlib",
 ]
 COLUMNS = [*Instance._fields, "status", "seconds", "wall", "branches", "bound", "by", "reason", "error"]

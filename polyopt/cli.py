@@ -20,7 +20,7 @@ from dataclasses import asdict
 
 from polyopt.bench import bench, summary, wrong
 from polyopt.instances import verify_files
-from polyopt.verify.verdict import STAGES, Verdict
+from polyopt.verification.verdict import STAGES, Verdict
 
 EXIT = {"verified": 0, "falsified": 10, "unknown": 20}
 BAD_INPUT, WRONG, STOPPED = 2, 10, 130

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from polyopt.convert.from_onnx import from_onnx
-from polyopt.verify.verdict import Verdict, verify
+from polyopt.verification.verdict import Verdict, verify
 from polyopt.vnnlib import read_vnnlib
 
 HEADLESS = ("onnx", "vnnlib", "timeout")
@@ -89,5 +89,5 @@ def verify_files(
     if time_limit is not None and not time_limit > reading:
         return Verdict("unknown", "reading", reason="time limit", seconds=reading)
     left = None if time_limit is None else time_limit - reading
-    verdict = verify(net, prop, left, method, device=device, source=onnx, progress=progress)
+    verdict = verify(net, prop, left, method, device=device, progress=progress)
     return replace(verdict, seconds=time.perf_counter() - begin)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -74,6 +75,7 @@ class Network:
             raise ValueError(f"Network: input shape {self.input_shape} holds no numbers")
         last = layers[-1][0] if output is None else output
         self.nodes: tuple[Node, ...] = tuple(_place(layers, self.input_shape, last))
+        self.source: Any = None  # the ONNX file or model that it was read from: `polyopt.from_onnx` says so
 
     @classmethod
     def sequential(cls, layers: Iterable[Layer], input_shape: Shape) -> Network:

@@ -15,10 +15,10 @@ from polyopt.layers import Add, Affine, AvgPool2d, Reshape
 from polyopt.regions.rational import dot, fractions, root
 from polyopt.regions.rounding import Ball, product
 from polyopt.regions.support import Support
-from polyopt.verify.arithmetic import Exact, Rounded
-from polyopt.verify.pattern import pattern
-from polyopt.verify.pieces import choose
-from polyopt.verify.witness import enclose, most_bent
+from polyopt.verification.arithmetic import Exact, Rounded
+from polyopt.verification.pattern import pattern
+from polyopt.verification.pieces import choose
+from polyopt.verification.witness import enclose, most_bent
 
 SQUARE = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
 UNIT_SQUARES = {

@@ -13,9 +13,9 @@ import strategies
 import polyopt as po
 from polyopt.activations import ReLU, Step
 from polyopt.layers import Affine
-from polyopt.verify import attack as module
-from polyopt.verify.attack import STAGES, attack
-from polyopt.verify.replay import Replay
+from polyopt.verification import attack as module
+from polyopt.verification.attack import STAGES, attack
+from polyopt.verification.replay import Replay
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "vnn"
 UNIT = np.vstack([np.eye(3), -np.eye(3), [[1.0, 1.0, 1.0]]])

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 import polyopt as po
-from polyopt.verify.coordinates import coordinates, questions
-from polyopt.verify.property import Case
+from polyopt.verification.coordinates import coordinates, questions
+from polyopt.verification.property import Case
 
 drawn = settings(max_examples=150, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)

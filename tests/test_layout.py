@@ -22,7 +22,7 @@ ROOMS = [
     ["bench"],
     ["instances"],
     ["police", "vnnlib"],
-    ["verify", "training"],
+    ["verification", "training"],
     ["tighten"],
     ["highs", "gurobi"],
     ["embed", "cut_rounds"],

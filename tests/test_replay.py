@@ -7,12 +7,12 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polyopt.verify import replay as module
 
 import polyopt as po
 from polyopt.activations import ReLU
 from polyopt.layers import Affine
-from polyopt.verify import replay as module
-from polyopt.verify.replay import Replay, nearest_float32, original
+from polyopt.verification.replay import Replay, nearest_float32, original
 
 drawn = settings(max_examples=300, deadline=None, derandomize=True)
 doubles = st.floats(-1e6, 1e6)

@@ -18,9 +18,9 @@ from polyopt.activations import ReLU, Sigmoid
 from polyopt.layers import Affine
 from polyopt.search import decide as decide_module
 from polyopt.search.decide import Decision
-from polyopt.verify import attack
-from polyopt.verify.programs import solve_programs
-from polyopt.verify.property import Case
+from polyopt.verification import attack
+from polyopt.verification.programs import solve_programs
+from polyopt.verification.property import Case
 
 BOX = po.Box([-1.0, -1.0], [1.0, 1.0])
 
@@ -272,9 +272,10 @@ def test_a_witness_must_replay_through_the_source(search, method):
     """The network reaches the unsafe set, the file that it is said to come from does not."""
     search("stuck")
     unsafe = po.Property(SAFE.region, [po.HPolytope([[-1.0]], [-0.9])])
-    assert po.verify(NET, unsafe, method=method, source=po.to_onnx(NET)).status == "falsified"
-    weaker = po.Network.sequential([Affine([[0.5]], None), ReLU()], (1,))
-    assert po.verify(NET, unsafe, method=method, source=po.to_onnx(weaker)).status == "unknown"
+    net = po.from_onnx(po.to_onnx(NET))
+    assert po.verify(net, unsafe, method=method).status == "falsified"
+    net.source = po.to_onnx(po.Network.sequential([Affine([[0.5]], None), ReLU()], (1,)))
+    assert po.verify(net, unsafe, method=method).status == "unknown"
 
 
 # Limits and bad input, with the search itself.
@@ -331,7 +332,7 @@ def test_bad_input(changes, message):
 
 
 def test_verify_is_the_function_whatever_was_imported_first():
-    import polyopt.verify.property
+    import polyopt.verification.property
     from polyopt import verify
 
     assert verify is po.verify is polyopt.verify

@@ -16,8 +16,8 @@ from polyopt.activations import ReLU
 from polyopt.layers import Affine
 from polyopt.regions.rational import dot, fractions, root
 from polyopt.regions.rounding import Ball
-from polyopt.verify.attained import attained, inside
-from polyopt.verify.violation import slope_violation, violation
+from polyopt.verification.attained import attained, inside
+from polyopt.verification.violation import slope_violation, violation
 
 RNG = np.random.default_rng(0)
 POLYTOPES = {

@@ -21,7 +21,7 @@ from torch import nn
 import polyopt as po
 from polyopt.police import MPOLICE, Report
 from polyopt.training import fit
-from polyopt.verify.deviation import deviations
+from polyopt.verification.deviation import deviations
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 

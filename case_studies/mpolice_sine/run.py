@@ -23,7 +23,7 @@ from torch import nn
 import polyopt as po
 from polyopt.police import MPOLICE, AffineConstraint, Report
 from polyopt.training import fit
-from polyopt.verify.violation import violation
+from polyopt.verification.violation import violation
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 

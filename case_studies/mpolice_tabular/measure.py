@@ -10,7 +10,7 @@ from people import BMI, BP, LEAST_OBESE, MOST_NORMAL, MOST_OBESE, Split
 from torch import nn
 
 import polyopt as po
-from polyopt.verify.violation import violation
+from polyopt.verification.violation import violation
 
 SAMPLES = 4096
 

@@ -226,7 +226,9 @@ def _scale(node, tensor):
 
 def _conv(node, tensor):
     weight = tensor(node.layer.weight)
-    return lambda rows: (_onto_image(node, rows.reshape(-1, *node.shape), weight).reshape(*rows.shape[:2], -1),)
+    return lambda rows: (
+        _onto_image(node, rows.flatten(0, 1).unflatten(1, node.shape), weight).flatten(1).unflatten(0, rows.shape[:2]),
+    )
 
 
 def _avg_pool(node, tensor):
@@ -234,7 +236,9 @@ def _avg_pool(node, tensor):
     ones = tensor(np.ones((1, 1, *node.layer.kernel)))
     counts = tensor(node.layer.counts(node.input_shapes[0]))
     return lambda rows: (
-        _onto_image(node, rows.reshape(-1, 1, *node.shape[1:]) / counts, ones).reshape(*rows.shape[:2], -1),
+        _onto_image(node, rows.unflatten(2, node.shape).flatten(0, 2).unsqueeze(1) / counts, ones)
+        .flatten(1)
+        .reshape(*rows.shape[:2], node.input_size),
     )
 
 

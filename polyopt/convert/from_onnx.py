@@ -51,7 +51,12 @@ def from_onnx(source: str | os.PathLike | ModelProto) -> Network:
     >>> net(np.array([[5.0, 1.0]]))
     array([[3.]])
     """
-    model = load(source)
+    net = _read(load(source))
+    net.source = source
+    return net
+
+
+def _read(model: ModelProto) -> Network:
     opset, x, output = check(model)
     shape, free_batch = input_shape(x)
     if not free_batch:

@@ -21,7 +21,7 @@ from polyopt.police.report import EnforcementError, Report
 from polyopt.police.separable import separable
 from polyopt.police.solve_layer import Rule
 from polyopt.regions import Region
-from polyopt.verify.affinity import AffineCertificate, affine_on
+from polyopt.verification.affinity import AffineCertificate, affine_on
 
 
 def enforce(

@@ -29,7 +29,7 @@ from polyopt.police.passes import Pass, Plan, Policy, passes
 from polyopt.police.report import LayerReport, Report
 from polyopt.police.solve_layer import Rule
 from polyopt.regions import Region
-from polyopt.verify.violation import Violation, slope_violation, violation
+from polyopt.verification.violation import Violation, slope_violation, violation
 
 
 class MPOLICE(nn.Module):
@@ -132,7 +132,7 @@ class MPOLICE(nn.Module):
         """Proofs that each region lies in its piece, and of how far each constraint is violated there at most.
 
         A constraint is satisfied if it is violated by no more than ``tolerance``, by default as in
-        `polyopt.verify.violation`: not at all for "le", and up to rounding errors in float64 for "eq".
+        `polyopt.verification.violation`: not at all for "le", and up to rounding errors in float64 for "eq".
         Raises EnforcementError where a region does not lie in one piece any more, ValueError before an enforcement.
         """
         self._pattern()

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from polyopt.police.pairs import Pair
-from polyopt.verify.affinity import AffineCertificate
-from polyopt.verify.violation import Violation
+from polyopt.verification.affinity import AffineCertificate
+from polyopt.verification.violation import Violation
 
 
 class EnforcementError(ValueError):
@@ -43,7 +43,7 @@ class Report:
 
     On region i the network is ``slope[i] x + offset[i]``, and ``difference[i, j]`` is the largest coefficient in which
     two of these maps differ. ``separated`` names the layers that separate each pair. ``certificates`` are those of
-    `polyopt.affine_on`, one for each region, and ``violations`` those of `polyopt.verify.violation`, one for each
+    `polyopt.affine_on`, one for each region, and ``violations`` those of `polyopt.verification.violation`, one for each
     constraint of an `MPOLICE` model.
     """
 

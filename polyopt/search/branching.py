@@ -64,6 +64,7 @@ class Branching:
         self._domains: Domains | None = None
         self._closed = math.inf  # the least bound of what is done with
         self.stuck = math.inf  # and of what cannot be
+        self.whole = True  # whether bounds hold of all margins; once boxes are clipped, of those below the cutoff
 
     @property
     def bound(self) -> float:
@@ -116,12 +117,14 @@ class Branching:
         self.branches += len(values["bound"])
         if halves:
             values = self._open(self._halved(values))
+            self.whole &= len(values["bound"]) == 0
             few = (values["undecided"] <= self.question.net.input_size) & self.splits_units
             self._list({name: value[~few] for name, value in values.items()})
             values = _apart({name: value[few] for name, value in values.items()})
         if len(values["bound"]) == 0:
             return
         values = self._open(self._ascended(values, steps))
+        self.whole &= len(values["bound"]) == 0
         leaf = (values["undecided"] == 0) & self.splits_units
         self._list({name: value[~leaf] for name, value in values.items()})
         leaves = {name: value[leaf] for name, value in values.items()}

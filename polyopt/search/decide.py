@@ -73,5 +73,7 @@ def decide(
         status = "refuted"
     elif bound > 0:
         status = "proven"
+    # what was clipped from domains has a positive margin, and no more is known of it
+    bound = bound if search.whole else min(bound, 0.0)
     seconds = time.perf_counter() - begin
     return Decision(status, question.point, owners[question.target], question.value, bound, search.branches, seconds)

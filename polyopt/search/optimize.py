@@ -84,7 +84,7 @@ def optimize(
         status = "interrupted"
     sign = -1.0 if sense == "max" else 1.0
     seconds = time.perf_counter() - begin
-    bound = sign * min(bound, question.value)
+    bound = sign * min(bound, question.value if search.whole else question.cutoff)
     return Optimum(status, question.point, sign * question.value, bound, search.branches, seconds)
 
 

@@ -38,7 +38,7 @@ class Search:
         self._whole = question.lower.new_full((len(question.lower),), -torch.inf)  # bounds on the targets' whole boxes
         self._branching: Branching | None = None
         self._work = self._steps()
-        self._exhausted = False
+        self._exhausted = self._tightened = False
 
     @property
     def bound(self) -> float:
@@ -46,6 +46,11 @@ class Search:
         if self._branching is None:
             return float(self._whole.min())
         return min(self._branching.bound, self._closed)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the bound holds of all margins; else only of those below the cutoff, as others have been clipped."""
+        return not self._tightened and (self._branching is None or self._branching.whole)
 
     @property
     def branches(self) -> int:
@@ -121,6 +126,7 @@ class Search:
             mixture = self._ascend(this, sides[target, None])
             row, fixed = mixture.row()[0], float(mixture.limit()[0])
             before = sides[target].clone()
+            self._tightened = True
             below = Below(row, question.cutoff + fixed, float(self._whole[target]) + fixed, boxes)
             sides[target] = tightened(question, units, before, below)
             lengths, shorter = -before.sum(0), -sides[target].sum(0)

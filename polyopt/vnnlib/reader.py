@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from polyopt.regions import Box, HPolytope, Region
-from polyopt.verify.property import Property
+from polyopt.verification.property import Property
 from polyopt.vnnlib.expressions import formula
 from polyopt.vnnlib.normal_form import Formula, Rational, Row, TooLarge, conjunction, disjuncts, down, up
 from polyopt.vnnlib.tokens import Expression, Misread, expressions

@@ -25,8 +25,8 @@ from polyopt.embed import add_network
 from polyopt.network import Network
 from polyopt.program import to_highs, to_program
 from polyopt.regions import HPolytope
-from polyopt.verify.deviation import without_quadratics
-from polyopt.verify.property import Case
+from polyopt.verification.deviation import without_quadratics
+from polyopt.verification.property import Case
 
 
 class Found(NamedTuple):

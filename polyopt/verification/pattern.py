@@ -5,11 +5,11 @@ over the region is
 
     [b_i - h(-A_i), b_i + h(A_i)],        h(a) = max a x over the region.
 
-A unit whose range lies in one piece of its activation (`polyopt.verify.pieces`) continues the map with that piece's
-slope and intercept; a maximum with the map of a member j that wins everywhere, ``h(A_k - A_j) + b_k - b_j <= 0`` for
-all other members k. The *margin* is the least distance of all these ranges to the ends of their pieces, and of all
-differences to 0. That all ranges are exact makes the test sharp: where it fails at one unit and nowhere before, that
-unit does change its piece on the region, up to rounding. The network may be affine all the same.
+A unit whose range lies in one piece of its activation (`polyopt.verification.pieces`) continues the map with that
+piece's slope and intercept; a maximum with the map of a member j that wins everywhere, for all other members k
+``h(A_k - A_j) + b_k - b_j <= 0``. The *margin* is the least distance of all these ranges to the ends of their pieces,
+and of all differences to 0. That all ranges are exact makes the test sharp: where it fails at one unit and nowhere
+before, that unit does change its piece on the region, up to rounding. The network may be affine all the same.
 
 Source: Balestriero and LeCun, POLICE: provably optimal linear constraint enforcement for deep neural networks, 2023,
 theorem 1, whose condition is sufficient.
@@ -28,8 +28,8 @@ import scipy.sparse as sp
 from polyopt.activations import GroupMax, PiecewiseLinear
 from polyopt.layers import AvgPool2d, Linear, selection
 from polyopt.network import INPUT, Network, Node
-from polyopt.verify.arithmetic import AtPoint, Exact, Rounded
-from polyopt.verify.pieces import choose
+from polyopt.verification.arithmetic import AtPoint, Exact, Rounded
+from polyopt.verification.pieces import choose
 
 
 class Pattern(NamedTuple):

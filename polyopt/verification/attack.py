@@ -13,8 +13,8 @@ so that no x leaves X, whatever X is: v is the gradient of the support function 
 signed gradients aim at (Madry et al. 2018), and with t = 1 the first step is theirs at full length.
 
 In every point several descents begin, whose gradients pass through ReLUs that are off to different shares
-(`polyopt.verify.leaky`); the shares too shrink to nothing. The first *stage* begins in the best of a few points, the
-second, which is for inputs of low dimension, in those of many.
+(`polyopt.verification.leaky`); the shares too shrink to nothing. The first *stage* begins in the best of a few points,
+the second, which is for inputs of low dimension, in those of many.
 
 Source: Jaggi, "Revisiting Frank-Wolfe: projection-free sparse convex optimization", ICML 2013, algorithm 1.
 """
@@ -33,8 +33,8 @@ from torch import Tensor
 from polyopt.convert.to_torch import to_torch
 from polyopt.network import Network
 from polyopt.regions import Box, HPolytope, Product, Region
-from polyopt.verify.leaky import Leaky
-from polyopt.verify.property import Case
+from polyopt.verification.leaky import Leaky
+from polyopt.verification.property import Case
 
 Accept = Callable[[np.ndarray, int], bool]
 MOST_ENTRIES = 2**17  # of the points in one batch
@@ -71,7 +71,7 @@ def attack(net: Network, cases: Sequence[Case], accept: Accept, time_limit: floa
     where there are no cases, and for regions that are empty or unbounded.
 
     >>> from polyopt.activations import Abs
-    >>> from polyopt.verify.property import Property
+    >>> from polyopt.verification.property import Property
     >>> net = Network.sequential([Abs()], (1,))
     >>> prop = Property(Box([-1.0], [3.0]), unsafe=[HPolytope([[-1.0]], [-2.5])])  # |x| >= 2.5
     >>> found = attack(net, prop.cases, lambda x, case: prop.falsified_by(x, net(x[None])[0]))

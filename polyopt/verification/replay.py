@@ -19,7 +19,6 @@ nearest float32 point, at which the original runs, may be outside by half the di
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -30,7 +29,7 @@ from polyopt.convert.from_onnx import load
 from polyopt.convert.to_torch import to_torch
 from polyopt.network import Network
 from polyopt.regions import Box
-from polyopt.verify.property import Case, Property
+from polyopt.verification.property import Case, Property
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -49,8 +48,8 @@ class Replay:
     (0.699999988079071, True, False)
     """
 
-    def __init__(self, net: Network, cases: Sequence[Case], source: str | os.PathLike | ModelProto | None = None):
-        self._net, self._source = net, source
+    def __init__(self, net: Network, cases: Sequence[Case]):
+        self._net = net
         self._properties = [Property(*case) for case in cases]
         self._original: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -61,7 +60,7 @@ class Replay:
             if not prop.falsified_by(x, self._net(x[None])[0]):
                 return False
             if self._original is None:
-                self._original = original(self._net, self._source)
+                self._original = original(self._net)
             return prop.falsified_by(x, self._original(x))
 
     def point(self, x: np.ndarray, case: int) -> np.ndarray:
@@ -69,7 +68,7 @@ class Replay:
         region, x = self._properties[case].region, np.asarray(x, dtype=np.float64)
         if isinstance(region, Box):
             return nearest_float32(region, x)
-        from polyopt.verify.attained import inside
+        from polyopt.verification.attained import inside
 
         return next(iter(inside(region, x[None])), x)
 
@@ -91,11 +90,11 @@ def nearest_float32(box: Box, x: np.ndarray) -> np.ndarray:
     return found
 
 
-def original(net: Network, source: str | os.PathLike | ModelProto | None) -> Callable[[np.ndarray], np.ndarray]:
+def original(net: Network) -> Callable[[np.ndarray], np.ndarray]:
     """The original network in its own precision: a function from points (n,) to outputs (m,)."""
-    if source is None or find_spec("onnxruntime") is None:
+    if net.source is None or find_spec("onnxruntime") is None:
         return _in_torch(net)
-    return _in_onnxruntime(load(source))
+    return _in_onnxruntime(load(net.source))
 
 
 def _in_torch(net: Network) -> Callable[[np.ndarray], np.ndarray]:

@@ -33,7 +33,7 @@ from polyopt.layers import Affine, Concat, Reshape
 from polyopt.network import INPUT, Network
 from polyopt.regions import Box, Ellipsoid, HPolytope, Product, Region, VPolytope, Zonotope
 from polyopt.regions.support import Support
-from polyopt.verify.property import Case
+from polyopt.verification.property import Case
 
 
 class Question(NamedTuple):

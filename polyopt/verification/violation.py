@@ -8,11 +8,11 @@ For rows E (k, n_out) and right-hand sides f (k,) the violation is
 and "eq" is "le" for the rows E and -E together; with a slope S (k, n_in), f + S x stands for f. V lies between three
 numbers, value <= V <= bound, milp_bound:
 
-- ``bound``       Where every unit keeps to one piece on the region, net(x) = A x + c there (`polyopt.verify.pattern`),
-                  and V = max_r h((E A - S)_r) + (E c - f)_r with the region's support function h. All of it is rounded
-                  outwards. Where a unit changes its piece the bound is infinite.
+- ``bound``       Where every unit keeps to one piece on the region, net(x) = A x + c there
+                  (`polyopt.verification.pattern`), and V = max_r h((E A - S)_r) + (E c - f)_r with the region's support
+                  function h. All of it is rounded outwards. Where a unit changes its piece the bound is infinite.
 - ``milp_bound``  The maximum of each row as a mixed-integer linear program over the region, with no use of the above
-                  (`polyopt.verify.deviation`). CROWN bounds the rows too, and the lesser bound counts: over an
+                  (`polyopt.verification.deviation`). CROWN bounds the rows too, and the lesser bound counts: over an
                   ellipsoid, which the programs replace by its bounding box, and where time or a formulation is missing.
 - ``value``       The greatest excess at a point of the region, computed with the network itself, less all its errors.
 
@@ -43,11 +43,11 @@ from polyopt.network import INPUT, Network
 from polyopt.regions import Region
 from polyopt.regions.region import check_single, finite
 from polyopt.regions.rounding import Ball, combine, product
-from polyopt.verify.affinity import AffineCertificate
-from polyopt.verify.arithmetic import Rounded
-from polyopt.verify.attained import at_least, attained, maximizers
-from polyopt.verify.deviation import MARGIN, RESOLUTION, deviations
-from polyopt.verify.pattern import only_piece
+from polyopt.verification.affinity import AffineCertificate
+from polyopt.verification.arithmetic import Rounded
+from polyopt.verification.attained import at_least, attained, maximizers
+from polyopt.verification.deviation import MARGIN, RESOLUTION, deviations
+from polyopt.verification.pattern import only_piece
 
 EQUAL = 1e-9  # of the scale: floats seldom satisfy an equation exactly
 SAMPLES = 128

@@ -24,7 +24,7 @@ from polyopt.network import Network
 from polyopt.regions import Box, Region
 from polyopt.regions.image import rounding
 from polyopt.regions.rounding import Ball, outward, product
-from polyopt.verify.witness import enclose
+from polyopt.verification.witness import enclose
 
 BISECTIONS = 53
 

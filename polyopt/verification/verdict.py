@@ -1,18 +1,17 @@
 """Whether a property holds of a network: attack, then search, and programs where the search is stuck.
 
-1. attack    descents look for a counterexample (`polyopt.verify.attack`), for a tenth of a second
+1. attack    descents look for a counterexample (`polyopt.verification.attack`), for a tenth of a second
 2. search    branch and bound on linear bounds proves that there is none, or finds one (`polyopt.search.decide`)
-3. programs  mixed-integer linear programs (`polyopt.verify.programs`) look for a counterexample
+3. programs  mixed-integer linear programs (`polyopt.verification.programs`) look for a counterexample
 
-What each of them finds is a candidate, and counts where it replays (`polyopt.verify.replay`). That there is none is
-proven by the search alone, whose bounds are rounded outwards: HiGHS's bounds hold up to its tolerances, and nothing
+What each of them finds is a candidate, and counts where it replays (`polyopt.verification.replay`). That there is none
+is proven by the search alone, whose bounds are rounded outwards: HiGHS's bounds hold up to its tolerances, and nothing
 that it returns would let its search tree be checked. The programs therefore never verify a property.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,13 +21,12 @@ import numpy as np
 
 from polyopt.activations import Smooth
 from polyopt.network import Network
-from polyopt.verify.property import Property
-from polyopt.verify.replay import Replay
+from polyopt.verification.property import Property
+from polyopt.verification.replay import Replay
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from onnx import ModelProto
 
 ATTACK = 0.1  # seconds
 
@@ -69,14 +67,13 @@ def verify(
     method: str = "auto",
     device=None,
     executor: Executor | None = None,
-    source: str | os.PathLike | ModelProto | None = None,
     progress: bool = False,
 ) -> Verdict:
     """Whether the network has the property: that no point of a case's region has its output in an unsafe set.
 
     ``method`` is "auto", "search" (without programs) or "milp" (attack and programs, no search: it can find
-    counterexamples, but verifies nothing). ``source`` is the ONNX file or model that the network was read from: a
-    witness is replayed through it by onnxruntime, and without it through the network in torch, in float32.
+    counterexamples, but verifies nothing). A witness is replayed in float32 through the original: in onnxruntime where
+    the network comes from `polyopt.from_onnx`, else in torch.
 
     ``time_limit`` in seconds holds for everything together; at it, and after Ctrl-C, the answer is "unknown" with what
     is known by then. ``device`` is torch's, ``executor`` shares the search out. Over an ellipsoid the search looks at a
@@ -101,7 +98,7 @@ def verify(
     def remaining() -> float:
         return math.inf if time_limit is None else time_limit - (time.perf_counter() - begin)
 
-    task = _Task(net, prop, Replay(net, prop.cases, source), remaining, device, executor, progress)
+    task = _Task(net, prop, Replay(net, prop.cases), remaining, device, executor, progress)
     verdict = Verdict("unknown", "attack") if prop.cases else Verdict("verified", "definition", bound=math.inf)
     try:
         for stage in STAGES[method] if prop.cases else ():
@@ -135,7 +132,7 @@ class _Task:
 
 
 def _attack(task: _Task, verdict: Verdict) -> Verdict:
-    from polyopt.verify.attack import attack  # torch is imported only where it is needed
+    from polyopt.verification.attack import attack  # torch is imported only where it is needed
 
     found = attack(task.net, task.prop.cases, task.replay, min(ATTACK, task.remaining()), task.device)
     return task.falsified(verdict, "attack", found.x, found.case) if found.accepted else verdict
@@ -144,7 +141,7 @@ def _attack(task: _Task, verdict: Verdict) -> Verdict:
 def _search(task: _Task, verdict: Verdict) -> Verdict:
     """Every question is to be proven; the first that is not ends it."""
     from polyopt.search.decide import decide
-    from polyopt.verify.coordinates import questions
+    from polyopt.verification.coordinates import questions
 
     bound, verdict = math.inf, replace(verdict, by="search")
     for question in questions(task.net, task.prop.cases):
@@ -170,7 +167,7 @@ def _search(task: _Task, verdict: Verdict) -> Verdict:
 
 def _programs(task: _Task, verdict: Verdict) -> Verdict:
     """A counterexample by programs; their bound where there is no other."""
-    from polyopt.verify.programs import solve_programs
+    from polyopt.verification.programs import solve_programs
 
     if any(isinstance(node.layer, Smooth) for node in task.net.activations) and verdict.by == "search":
         return verdict  # no programs describe such a network

@@ -23,11 +23,11 @@ from polyopt.activations import Smooth
 from polyopt.network import Network
 from polyopt.regions import Box, Ellipsoid, Product, Region, VPolytope, Zonotope
 from polyopt.regions.region import check_single
-from polyopt.verify.arithmetic import AtPoint, Exact, Rounded
-from polyopt.verify.attained import maximizers
-from polyopt.verify.deviation import RESOLUTION, deviations
-from polyopt.verify.pattern import pattern
-from polyopt.verify.witness import Witness, enclose, most_bent
+from polyopt.verification.arithmetic import AtPoint, Exact, Rounded
+from polyopt.verification.attained import maximizers
+from polyopt.verification.deviation import RESOLUTION, deviations
+from polyopt.verification.pattern import pattern
+from polyopt.verification.witness import Witness, enclose, most_bent
 
 SAMPLES, ROUNDS = 128, 4  # points of either kind, and pairs that each of them begins
 

@@ -25,7 +25,7 @@ from polyopt.network import INPUT, Network, Node
 from polyopt.regions import Box, Region
 from polyopt.regions.image import rounding
 from polyopt.regions.rounding import Ball, U, combine
-from polyopt.verify.pieces import meets
+from polyopt.verification.pieces import meets
 
 ROUNDINGS = 8  # of one evaluation of an activation, generously
 

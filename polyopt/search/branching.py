@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from polyopt.activations import PiecewiseLinear
-from polyopt.bounds.lagrangian import Mixture, ascend
+from polyopt.bounds.lagrangian import ascend
 from polyopt.bounds.refine import Boxes, Refinement
 from polyopt.bounds.units import Units
 from polyopt.regions import Box
+from polyopt.search.descent import slide, survey
 from polyopt.search.domains import Domains
 from polyopt.search.piece import least_on_piece
 from polyopt.search.question import Question
@@ -34,6 +35,7 @@ OFFERED = 32  # of their points that are tried, those of least bound
 MEMORY = 2e9  # bytes of open domains from which on the search goes depth first
 HALF_STEPS = 3
 UNIT_STEPS = 8  # of ascent, after splits of units
+SURVEY = 1000  # branches, after which it is worthwhile to look for good points all over the boxes
 LEVELS = 3  # at most, that a domain is split at once, to fill a batch
 FEW_INPUTS = 12  # up to here inputs are halved
 
@@ -59,6 +61,7 @@ class Branching:
     def __init__(self, question: Question, units: Units, sides: Tensor):
         self.question, self.units, self._whole = question, units, sides
         self.branches = 0
+        self._surveyed = False
         self.splits_units = all(isinstance(part.node.layer, PiecewiseLinear) for part in units.parts)
         self.halves_inputs = question.net.input_size <= FEW_INPUTS or not self.splits_units
         self._domains: Domains | None = None
@@ -103,6 +106,9 @@ class Branching:
 
     def step(self) -> None:
         """Split the domains of least bound, and bound their parts."""
+        if self.halves_inputs and self.branches >= SURVEY and not self._surveyed:
+            self._surveyed = True
+            survey(self.question)
         taken = self._domains.pop(BATCH // 2)
         splits = taken["unit"][:, 0] >= 0
         for some, halves in ((splits, False), (~splits, True)):
@@ -155,6 +161,8 @@ class Branching:
         refined = Refinement(question.backward, self.units, boxes, values["sides"].transpose(0, 1))
         domain, target = values["alive"].nonzero().T
         found = self._rows(refined, domain, target)
+        if question.constrained and "weights" in values:  # of the constraints' rows, which go on from the parent's
+            found = found._replace(weights=values["weights"][domain])
         found = self._sharpened(refined, domain, target, found)
         left = found.bound <= question.cutoff
         alive = torch.zeros_like(values["alive"]).index_put((domain, target), left)
@@ -167,7 +175,7 @@ class Branching:
         open_ = alive.any(1, keepdim=True)
         tried = bound.topk(min(OFFERED, len(bound)), largest=False).indices
         corners = boxes.center - boxes.radius * found.slope[worst].sign()
-        question.offer(corners[tried], target[worst][tried])
+        slide(question, corners[tried], target[worst][tried], boxes.take(tried))
         return {
             "target": target[worst],
             "alive": alive,
@@ -192,9 +200,9 @@ class Branching:
         bounds, slopes = refined.bound({question.output: rows}, domain.repeat_interleave(count), limits)
         bounds, slopes = bounds.unflatten(0, (-1, count)), slopes.unflatten(0, (-1, count))
         lower, upper = refined.boxes.lower[domain], refined.boxes.upper[domain]
-        for r in range(count):
-            lower, upper = clipped(lower, upper, slopes[:, r], (question.cutoff - bounds[:, r]).clamp(min=0.0))
-        best, row = bounds.max(1)
+        for r, cutoff in enumerate(question.cutoffs):
+            lower, upper = clipped(lower, upper, slopes[:, r], (cutoff - bounds[:, r]).clamp(min=0.0))
+        best, row = question.strongest(bounds)
         slope = slopes[torch.arange(len(row), device=row.device), row]
         return _Pairs(best, slope, lower, upper, torch.nn.functional.one_hot(row, count).to(best.dtype))
 
@@ -205,7 +213,7 @@ class Branching:
         if not len(left):
             return pairs
         domain, target = domain[left], target[left]
-        mixture = Mixture(question.rows[target], question.limits[target], pairs.weights[left], question.reach)
+        mixture = question.mixture(target, pairs.weights[left])
         slopes = refined.slopes[:, domain]
         found = ascend(
             question.backward,
@@ -230,9 +238,7 @@ class Branching:
         start = None
         if "slopes" in values:
             start = tuple(values[name].transpose(0, 1).to(sides.dtype) for name in ("slopes", "prices"))
-        count = question.rows.shape[1]
-        weights = values.get("weights", sides.new_full((len(target), count), 1.0 / count))
-        mixture = Mixture(question.rows[target], question.limits[target], weights, question.reach)
+        mixture = question.mixture(target, values.get("weights"))
         boxes = Boxes(values["lower"], values["upper"])
         found = ascend(
             question.backward, self.units, {}, sides, boxes, steps, None, start, mixture, fresh="slopes" not in values
@@ -272,16 +278,16 @@ class Branching:
         question, units, target = self.question, self.question.units, leaves["target"]
         sides = self._whole[target]
         sides[:, :, self.units.kept] = leaves["sides"]
-        prices, weights = torch.zeros_like(sides), leaves["weights"].clone()
+        prices, weights = torch.zeros_like(sides), torch.empty_like(leaves["weights"])
         for i in range(len(target)):
             box = Box(leaves["lower"][i].cpu().numpy(), leaves["upper"][i].cpu().numpy())
             least = least_on_piece(question, int(target[i]), box, sides[i].cpu().numpy())
             prices[i] = question.backward.tensor(least.prices)
+            weights[i] = question.backward.tensor(least.weights)
             if least.point is not None:
-                weights[i] = question.backward.tensor(least.weights)
                 question.offer(least.point[None], target[i, None])
         sides, prices = (part[:, :, units.kept].transpose(0, 1) for part in (sides, prices))
-        mixture = Mixture(question.rows[target], question.limits[target], weights, question.reach)
+        mixture = question.mixture(target, weights)
         boxes = Boxes(leaves["lower"], leaves["upper"])
         start = units.relaxed(sides), prices
         bound = ascend(question.backward, units, {}, sides, boxes, 0, start=start, mixture=mixture).bound

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from polyopt.bounds.refine import Boxes
 from polyopt.regions import Box
 from polyopt.search.piece import least_around
 from polyopt.search.question import Question
 
 STARTS, STEPS, FIRST_STEP = 64, 30, 0.25
+SLIDES = 8
 PIECES = 20
+SURVEYS, SURVEYED, POLISHED = 8, 2**14, 8  # how often, how many points of a box, and how many of them lead on
 
 
 def descend(question: Question) -> None:
@@ -30,13 +34,43 @@ def descend(question: Question) -> None:
         share = FIRST_STEP * (1.0 - step / STEPS)
         points = points - share * (upper - lower) * question.gradients(points, targets).sign()
         points = torch.minimum(torch.maximum(points, lower), upper)
+    polish(question, points, targets)
+
+
+def slide(question: Question, points: Tensor, targets: Tensor, boxes: Boxes) -> None:
+    """Offer points (m, n_in) of boxes, and those that short descents within the boxes lead to."""
     question.offer(points, targets)
-    polish(question)
+    for step in range(SLIDES):
+        share = FIRST_STEP * (1.0 - step / SLIDES)
+        points = points - 2.0 * share * boxes.radius * question.gradients(points, targets).sign()
+        points = torch.minimum(torch.maximum(points, boxes.lower), boxes.upper)
+    polish(question, points, targets)
 
 
-def polish(question: Question) -> None:
-    """Go from the best point to the best of its linear region, and on from there as long as it gets better."""
+def survey(question: Question) -> None:
+    """Offer many points of all targets' boxes, and those that the best of them lead to, from one piece to the next."""
+    rng = np.random.default_rng(1)
+    for target in range(len(question.lower)):
+        which = torch.tensor([target], device=question.lower.device)
+        box = Box(question.lower[target].cpu().numpy(), question.upper[target].cpu().numpy())
+        best = torch.empty(0, box.size)
+        for _ in range(SURVEYS):
+            points = torch.cat([best, torch.as_tensor(box.sample(SURVEYED, rng))])
+            best = points[question.offer(points, which.expand(len(points))).argsort()[:POLISHED]]
+        for point in best:
+            polish(question, point[None], which)
+
+
+def polish(question: Question, points: Tensor, targets: Tensor) -> None:
+    """Offer points, and where one leads that goes to the least margin of its linear region as long as it gets less."""
+    placed = question.placed(points, targets)
+    margins = question.offer(placed, targets)
+    best = int(margins.argmin())
+    point, target, margin = placed[best], targets[best, None].cpu().numpy(), margins[best]
     for _ in range(PIECES):
-        point = least_around(question, question.point, question.target)
-        if question.refuted or point is None or not question.offer(point[None], np.array([question.target])):
+        point = least_around(question, point, int(target[0]))
+        if question.refuted or point is None:
+            return
+        before, margin = margin, question.offer(point[None], target)[0]
+        if not margin < before:
             return

@@ -1,13 +1,16 @@
 """The question that a search answers: how small the greatest of some rows can become on a box.
 
-A target is a box and rows C with limits d: its margin at a point x is ``max_r (C net(x) - d)_r``. An optimisation has
-one target with one row and looks for the least margin; its *cutoff*, which a domain's bound has to exceed to be done
-with, is the best value less the gap. A verification has a target for each unsafe set, and a counterexample is a point
-whose margin is not positive: its cutoff is 0.
+A target is a box and rows C with limits d. A verification has a target for each unsafe set; its margin at a point x is
+``max_r (C net(x) - d)_r``, and a counterexample is a point whose margin is not positive: the *cutoff*, which a domain's
+bound has to exceed to be done with, is 0.
+
+An optimisation has one target. Its margin is that of the first row, ``(C net(x) - d)_0``, which is to be least where
+the other rows are not positive; its cutoff is the best value less the gap.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -20,6 +23,7 @@ from polyopt.affine import affine_maps
 from polyopt.bounds.backward import Backward
 from polyopt.bounds.crown import crown, propagate
 from polyopt.bounds.interval import joined
+from polyopt.bounds.lagrangian import Mixture
 from polyopt.bounds.units import Units
 from polyopt.convert.to_torch import to_torch
 from polyopt.live import live
@@ -44,8 +48,9 @@ class Question:
     Bounds are those of ``form``, the network without maxima and dead units; points are judged by the network itself.
     ``lower`` and ``upper`` (k, n_in) are the targets' boxes, numbered by ``group`` (k,) where they differ; ``rows``
     (k, r, n_out) and ``limits`` (k, r) their rows, those of targets with fewer repeated; ``sides`` (k, 2, N) the bounds
-    l and -u on all units by CROWN. ``gap`` belongs to optimisations, ``accept`` to verifications: it says of a point
-    and its target whether it is a counterexample indeed.
+    l and -u on all units by CROWN. ``gap`` belongs to optimisations, and ``inside``, which moves points of the box to
+    where their constraints hold; ``accept`` to verifications: it says of a point and its target whether it is a
+    counterexample indeed.
     """
 
     def __init__(
@@ -55,8 +60,9 @@ class Question:
         gap: float | None = None,
         accept: Callable[[np.ndarray, int], bool] | None = None,
         device=None,
+        inside: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
-        self.net, self.gap, self._accept = net, gap, accept
+        self.net, self.gap, self._accept, self._inside = net, gap, accept, inside
         self._boxes = [np.stack(sides) for sides in zip(*((t.box.lower, t.box.upper) for t in targets), strict=True)]
         boxes, which = np.unique(np.stack(self._boxes, 1), axis=0, return_inverse=True)
         different = Box(boxes[:, 0], boxes[:, 1])
@@ -86,22 +92,49 @@ class Question:
         return self.value - (1.0 - 1e-6) * self.gap * max(1.0, abs(self.value))
 
     @property
+    def constrained(self) -> bool:
+        """Whether the rows behind the first are constraints."""
+        return self.gap is not None
+
+    @property
+    def cutoffs(self) -> list[float]:
+        """What each row's bound on a domain has to exceed for that to be done with."""
+        count = self.rows.shape[1]
+        return [self.cutoff] + [0.0] * (count - 1) if self.constrained else [self.cutoff] * count
+
+    def strongest(self, bounds: Tensor) -> tuple[Tensor, Tensor]:
+        """What bounds (p, r) on the rows say of the margin (p,), infinity where it is empty; of which row (p,)."""
+        if not self.constrained:
+            return bounds.max(1)
+        empty = (bounds[:, 1:] > 0).any(1)
+        return torch.where(empty, math.inf, bounds[:, 0]), bounds.new_zeros(len(bounds), dtype=torch.int64)
+
+    def mixture(self, targets: Tensor, weights: Tensor | None = None) -> Mixture:
+        """The rows of some targets (m,) with weights (m, r), or with those that are a good start."""
+        rows, limits = self.rows[targets], self.limits[targets]
+        if weights is None:
+            weights = torch.full_like(limits, 1.0 / limits.shape[1])
+            if self.constrained:
+                weights.copy_(torch.eye(1, limits.shape[1]))
+        return Mixture(rows, limits, weights, self.reach, self.constrained)
+
+    @property
     def output(self) -> str:
         """The name of the network's last node, which the rows weigh."""
         return self.form.nodes[-1].name
 
-    def offer(self, points: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> bool:
-        """Take the best of some points (m, n_in) with targets (m,), moved into their boxes, if it is better.
+    def offer(self, points: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> np.ndarray:
+        """Take the best of some points (m, n_in) with targets (m,), `placed`, if it is better.
 
-        Of a verification, ask also whether some of those with margins that are not positive are counterexamples.
+        Their margins (m,) are returned. Of a verification, ask also whether some of those with margins that are not
+        positive are counterexamples.
         """
-        points, targets = (torch.as_tensor(part).cpu().numpy() for part in (points, targets))
-        points = np.clip(points.astype(np.float64), self._boxes[0][targets], self._boxes[1][targets])
-        outputs = self.net(points)
-        margins = ((self._rows[targets] @ outputs[:, :, None])[:, :, 0] - self._limits[targets]).max(1)
+        points, targets = self.placed(points, targets), torch.as_tensor(targets).cpu().numpy()
+        margins = (self._rows[targets] @ self.net(points)[:, :, None])[:, :, 0] - self._limits[targets]
+        margins = margins[:, 0] if self.constrained else margins.max(1)
         order = np.argsort(margins)
-        if better := bool(margins[order[0]] < self.value):
-            best = order[0]
+        best = order[0]
+        if margins[best] < self.value:
             self.point, self.target, self.value = points[best], int(targets[best]), float(margins[best])
         if self._accept is not None:
             for i in order[:TRIED]:
@@ -110,7 +143,13 @@ class Question:
                 if self._accept(points[i], int(targets[i])):
                     self.point, self.target, self.value = points[i], int(targets[i]), float(margins[i])
                     self.refuted = True
-        return better
+        return margins
+
+    def placed(self, points: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> np.ndarray:
+        """Points (m, n_in) with targets (m,) moved into their boxes, and to where constraints hold."""
+        points, targets = (torch.as_tensor(part).cpu().numpy() for part in (points, targets))
+        points = np.clip(points.astype(np.float64), self._boxes[0][targets], self._boxes[1][targets])
+        return points if self._inside is None else self._inside(points)
 
     @cached_property
     def absolute(self) -> list[dict[str, Tensor]]:
@@ -123,7 +162,8 @@ class Question:
         points = points.detach().requires_grad_()
         outputs = self._module(points.reshape(-1, *self.net.input_shape)).flatten(1)
         margins = (self.rows[targets] @ outputs.unsqueeze(2))[:, :, 0] - self.limits[targets]
-        return torch.autograd.grad(margins.amax(1).sum(), points)[0]
+        margins = margins[:, 0] if self.constrained else margins.amax(1)
+        return torch.autograd.grad(margins.sum(), points)[0]
 
     @cached_property
     def _module(self) -> torch.nn.Module:

@@ -16,6 +16,8 @@ from polyopt import qp as qp
 from polyopt.bounds import Bounds as Bounds
 from polyopt.bounds import Interval as Interval
 from polyopt.bounds import interval as interval
+from polyopt.bounds.alpha import alpha_crown as alpha_crown
+from polyopt.bounds.alpha import beta_crown as beta_crown
 from polyopt.bounds.crown import crown as crown
 from polyopt.convert.from_onnx import from_onnx as from_onnx
 from polyopt.convert.from_sklearn import from_sklearn as from_sklearn

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 import polyopt as po
-from polyopt.verification.coordinates import coordinates, questions
+from polyopt.search.coordinates import coordinates
+from polyopt.verification.coordinates import questions
 from polyopt.verification.property import Case
 
 drawn = settings(max_examples=150, deadline=None, derandomize=True)
@@ -16,13 +17,13 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def least(region, direction, slack=1e-9):
-    """The least ``direction x`` over the points c + M z, and whether there are any."""
-    c, M, box, R, s = coordinates(region)
+    """The least ``direction x`` over the points c + M (e + E z), and whether there are any."""
+    c, M, e, E, box, R, s = coordinates(region)
     room = slack * (1.0 + abs(s))
     rows = {"A_ub": R, "b_ub": s + room} if len(s) else {}
-    found = linprog(direction @ M, bounds=np.stack([box.lower, box.upper], 1), **rows)
+    found = linprog(direction @ M @ E, bounds=np.stack([box.lower, box.upper], 1), **rows)
     assert found.status == 0
-    return found.fun + direction @ c
+    return found.fun + direction @ (c + M @ e)
 
 
 @drawn
@@ -63,13 +64,14 @@ def test_networks_in_these_coordinates(kind):
     unsafe = po.HPolytope(rng.normal(size=(2, m)), rng.normal(size=2))
     point = po.VPolytope(rng.normal(size=(4, n)))
     (question,) = questions(net, [Case(point, (unsafe,))])
-    z = rng.dirichlet(np.ones(4), 10)
-    found, x = question.net(z), z @ point.points
-    np.testing.assert_allclose(found, np.column_stack([net(x), z.sum(1), -z.sum(1)]), atol=1e-12)
+    weights = rng.dirichlet(np.ones(4), 10)
+    z, x = weights[:, 1:], weights @ point.points
+    found = question.net(z)
+    np.testing.assert_allclose(found, np.column_stack([net(x), z.sum(1)]), atol=1e-12)
     np.testing.assert_allclose([question.point(w) for w in z], x, atol=1e-12)
     margins = found @ question.cases[0].unsafe[0].A.T - question.cases[0].unsafe[0].b
     np.testing.assert_allclose(margins[:, :2], net(x) @ unsafe.A.T - unsafe.b, atol=1e-12)
-    np.testing.assert_allclose(margins[:, 2:], 0.0, atol=1e-12)
+    np.testing.assert_allclose(margins[:, 2], z.sum(1) - 1.0, atol=1e-12)
 
 
 def test_boxes_make_one_question():

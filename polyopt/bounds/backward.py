@@ -45,7 +45,7 @@ class Backward:
         self._named = {node.name: node for node in net.nodes}
         self.input_size = net.input_size
         self.relaxations: dict[str, Relaxation] = {}
-        self._device, self._dtype = device, dtype
+        self.device, self._dtype = device, dtype
         linear = [node for node in net.nodes if isinstance(node.layer, Linear)]
         self._transposed = {node.name: rule_for(node, RULES)(node, self.tensor) for node in linear}
         self._offsets = {node.name: self.tensor(node.layer.offset(*node.input_shapes)) for node in linear}
@@ -63,8 +63,8 @@ class Backward:
             entries = values.tocoo()
             place = torch.tensor(np.array(entries.coords), dtype=torch.int64)
             matrix = torch.sparse_coo_tensor(place, torch.tensor(entries.data), values.shape, check_invariants=False)
-            return matrix.to(self._device, self._dtype).coalesce()
-        return torch.tensor(values, dtype=self._dtype, device=self._device)
+            return matrix.to(self.device, self._dtype).coalesce()
+        return torch.tensor(values, dtype=self._dtype, device=self.device)
 
     def observe(self, name: str, bounds: Interval) -> None:
         """Take note of bounds (batch, *shape) on a node, or the input, which hold wherever passes are to hold."""

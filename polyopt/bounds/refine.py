@@ -34,6 +34,10 @@ class Boxes:
         """``min A x`` (batch,), and the corners (batch, n_in), for a row of A (batch, n_in) to each box."""
         return (A * self.center).sum(1) - (A.abs() * self._reach).sum(1), self.center - self.radius * A.sign()
 
+    def point(self, A: Tensor) -> Tensor:
+        """The corners, in the precision of A."""
+        return torch.addcmul(self.center.to(A.dtype), self.radius.to(A.dtype), A.sign(), value=-1.0)
+
     def take(self, index: Tensor) -> Boxes:
         """Some of the boxes, any of them any number of times."""
         return Boxes(self.lower[index], self.upper[index])

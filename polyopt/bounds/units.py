@@ -11,6 +11,7 @@ n *free* units, have bounds, slopes and prices.
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -91,17 +92,38 @@ class Units:
         paid = torch.where(fixed & ((lines[0] != 0) | (lines[1] != 0)), toll + lines[0].abs() * before, 0.0)
         self.parts = list(_parts(net, fixed, (*lines, paid)))
 
-    def first(self, count: int) -> Units:
-        """The units of the first so many layers."""
+    def upto(self, count: int) -> Units:
+        """The units of the first layers that have so many."""
+        if count == len(self.kept):
+            return self
         some = copy.copy(self)
-        some.parts = self.parts[:count]
-        end = some.parts[-1].place.stop if count else 0
-        some.kept, some.toll, some.before = (each[:end] for each in (self.kept, self.toll, self.before))
-        some._steepest = self._steepest[:end]
+        some.parts = list(itertools.takewhile(lambda part: part.place.stop <= count, self.parts))
+        some.kept, some.toll, some.before = (each[:count] for each in (self.kept, self.toll, self.before))
+        some._steepest = self._steepest[:count]
         some.breakpoints, some.slopes, some.intercepts = (
-            table[:, :end] for table in (self.breakpoints, self.slopes, self.intercepts)
+            table[:, :count] for table in (self.breakpoints, self.slopes, self.intercepts)
         )
         return some
+
+    def to(self, dtype: torch.dtype) -> Units:
+        """The same with pieces in another precision."""
+        some = copy.copy(self)
+        some.breakpoints, some.slopes, some.intercepts = (
+            table.to(dtype) for table in (self.breakpoints, self.slopes, self.intercepts)
+        )
+        return some
+
+    def part(self, unit: int) -> Part:
+        """The layer of a free unit."""
+        return next(part for part in self.parts if part.place.start <= unit < part.place.stop)
+
+    @property
+    def simple(self) -> bool:
+        """Whether each unit is continuous and has one breakpoint, or is smooth."""
+        if len(self.breakpoints) != 1:
+            return False
+        ends = torch.where(self.breakpoints.isinf(), 0.0, self.slopes * self.breakpoints) + self.intercepts
+        return bool(torch.isclose(ends[0], ends[1]).all())
 
     @property
     def smooth(self) -> list[Part]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from polyopt.activations import PiecewiseLinear
+from polyopt.bounds.climb import Reduced
 from polyopt.bounds.lagrangian import ascend
 from polyopt.bounds.refine import Boxes, Refinement
 from polyopt.bounds.units import Units
@@ -35,6 +36,7 @@ OFFERED = 32  # of their points that are tried, those of least bound
 MEMORY = 2e9  # bytes of open domains from which on the search goes depth first
 HALF_STEPS = 3
 UNIT_STEPS = 8  # of ascent, after splits of units
+GROWTHS = (0.0, 0.3, 2.0)  # of prices, in turn: what suits one domain may fail on another
 SURVEY = 1000  # branches, after which it is worthwhile to look for good points all over the boxes
 LEVELS = 3  # at most, that a domain is split at once, to fill a batch
 FEW_INPUTS = 12  # up to here inputs are halved
@@ -55,17 +57,22 @@ class Branching:
 
     ``bound`` is no greater than any margin on what was put in; ``branches`` counts the domains that were bounded.
     Domains that are linear programs, and that rounding leaves open, are ``stuck``: nothing more can be done there.
-    ``sides`` (k, 2, N) bound all units, fixed ones too, of each target.
+    ``sides`` (k, 2, N) bound all units, fixed ones too, of each target; they fix units for those of the ``targets``
+    that are given, where they are better than the question's.
     """
 
-    def __init__(self, question: Question, units: Units, sides: Tensor):
-        self.question, self.units, self._whole = question, units, sides
-        self.branches = 0
-        self._surveyed = False
-        self.splits_units = all(isinstance(part.node.layer, PiecewiseLinear) for part in units.parts)
+    def __init__(self, question: Question, sides: Tensor, targets: Tensor | None = None):
+        self.question, self.sides, self.targets = question, sides, targets
+        self.units = question.units
+        if targets is not None:
+            self.units = Units(question.form, question.backward, sides[targets].transpose(0, 1))
+        self.reduced = Reduced(self.units, question.maps, question.output_map)
+        self.branches = self._turn = 0
+        self.surveyed = False
+        self.splits_units = all(isinstance(part.node.layer, PiecewiseLinear) for part in self.units.parts)
         self.halves_inputs = question.net.input_size <= FEW_INPUTS or not self.splits_units
         self._domains: Domains | None = None
-        self._closed = math.inf  # the least bound of what is done with
+        self.closed = math.inf  # the least bound of what is done with
         self.stuck = math.inf  # and of what cannot be
         self.whole = True  # whether bounds hold of all margins; once boxes are clipped, of those below the cutoff
 
@@ -74,13 +81,27 @@ class Branching:
         """The least bound of all domains, done with or not."""
         if self._domains is None:
             return -math.inf
-        self._closed = min(self._closed, self._domains.prune(self.question.cutoff))
-        return min(self._closed, self.stuck, self._domains.bound)
+        self.closed = min(self.closed, self._domains.prune(self.question.cutoff))
+        return min(self.closed, self.stuck, self._domains.bound)
 
     @property
     def open(self) -> int:
         """How many domains are still to be split."""
         return 0 if self._domains is None else len(self._domains)
+
+    def release(self, count: int) -> Values:
+        """Take up to so many domains from the list, those of least bound."""
+        return self._domains.pop(count)
+
+    def receive(self, values: Values) -> None:
+        """Put domains on the list that have been taken from it, or from that of another search of the question."""
+        self._list(values)
+
+    def merge(self, closed: float, stuck: float, whole: bool, branches: int) -> None:
+        """Take note of what has become of domains that were given to another search."""
+        self.closed, self.stuck = min(self.closed, closed), min(self.stuck, stuck)
+        self.whole &= whole
+        self.branches += branches
 
     def put(self, targets: Tensor, bounds: Tensor, steps: int) -> None:
         """Bound the whole boxes of some targets (k,), and better than ``bounds`` (k,).
@@ -100,16 +121,23 @@ class Branching:
             "bound": bounds,
             "lower": question.lower[targets],
             "upper": question.upper[targets],
-            "sides": self._whole[targets][:, :, self.units.kept],
+            "sides": self.sides[targets][:, :, self.units.kept],
         }
         self._take(values, self.halves_inputs, steps)
 
     def step(self) -> None:
-        """Split the domains of least bound, and bound their parts."""
-        if self.halves_inputs and self.branches >= SURVEY and not self._surveyed:
-            self._surveyed = True
+        """Split the domains of least bound, and bound their parts; an exception leaves them on the list."""
+        if self.halves_inputs and self.branches >= SURVEY and not self.surveyed:
+            self.surveyed = True
             survey(self.question)
         taken = self._domains.pop(BATCH // 2)
+        try:
+            self._split(taken)
+        except BaseException:
+            self._list(taken)
+            raise
+
+    def _split(self, taken: Values) -> None:
         splits = taken["unit"][:, 0] >= 0
         for some, halves in ((splits, False), (~splits, True)):
             values = {name: value[some] for name, value in taken.items()}
@@ -149,7 +177,7 @@ class Branching:
         empty = ~(found["sides"].sum(1) <= 0).all(1)
         done = (found["bound"] > self.question.cutoff) | empty
         if (done & ~empty).any():
-            self._closed = min(self._closed, float(found["bound"][done & ~empty].min()))
+            self.closed = min(self.closed, float(found["bound"][done & ~empty].min()))
         return {name: value[~done] for name, value in found.items()}
 
     def _halved(self, values: Values) -> Values:
@@ -184,7 +212,7 @@ class Branching:
             "upper": torch.where(open_, upper, boxes.upper),
             "sides": refined.sides.transpose(0, 1),
             "slopes": refined.slopes.transpose(0, 1).float(),
-            "prices": torch.zeros_like(values["sides"], dtype=torch.float32),
+            "prices": torch.zeros_like(values["sides"][:, 0], dtype=torch.float32),
             "weights": found.weights[worst],
             "undecided": self.units.undecided(refined.sides).sum(1),
             "unit": torch.full_like(worst, -1).unsqueeze(1).expand(-1, LEVELS),
@@ -217,16 +245,16 @@ class Branching:
         slopes = refined.slopes[:, domain]
         found = ascend(
             question.backward,
-            self.units,
-            {},
+            self.reduced,
             refined.sides[:, domain],
             refined.boxes.take(domain),
             HALF_STEPS,
-            start=(slopes, torch.zeros_like(slopes)),
+            start=(slopes, torch.zeros_like(slopes[0])),
             mixture=mixture,
             priced=False,
+            fresh=True,
         )
-        room = (question.cutoff - found.last).clamp(min=0.0)
+        room = (question.cutoff - found.bound).clamp(min=0.0)
         lower, upper = clipped(pairs.lower[left], pairs.upper[left], found.slope, room)
         news = (torch.fmax(found.bound, pairs.bound[left]), found.slope, lower, upper, found.weights)
         return _Pairs(*(old.index_copy(0, left, new) for old, new in zip(pairs, news, strict=True)))
@@ -237,11 +265,12 @@ class Branching:
         sides = values["sides"].transpose(0, 1)
         start = None
         if "slopes" in values:
-            start = tuple(values[name].transpose(0, 1).to(sides.dtype) for name in ("slopes", "prices"))
+            start = values["slopes"].transpose(0, 1), values["prices"]
         mixture = question.mixture(target, values.get("weights"))
         boxes = Boxes(values["lower"], values["upper"])
+        growth, self._turn = GROWTHS[self._turn % len(GROWTHS)], self._turn + 1
         found = ascend(
-            question.backward, self.units, {}, sides, boxes, steps, None, start, mixture, fresh="slopes" not in values
+            question.backward, self.reduced, sides, boxes, steps, mixture=mixture, start=start, growth=growth
         )
         worst = found.bound.topk(min(OFFERED, len(found.bound)), largest=False).indices
         question.offer(found.point[worst], target[worst])
@@ -250,7 +279,7 @@ class Branching:
         missing = (0, LEVELS - unit.shape[1])
         at = torch.nn.functional.pad(at.gather(1, unit), missing)
         unit = torch.nn.functional.pad(torch.where(most < 0, -1, unit), missing, value=-1)
-        room = (question.cutoff - found.last).clamp(min=0.0)
+        room = (question.cutoff - found.bound).clamp(min=0.0)
         lower, upper = clipped(values["lower"], values["upper"], found.slope, room)
         return {
             "target": target,
@@ -260,7 +289,7 @@ class Branching:
             "upper": upper,
             "sides": values["sides"],
             "slopes": found.multipliers[0].transpose(0, 1).float(),
-            "prices": found.multipliers[1].transpose(0, 1).float(),
+            "prices": found.multipliers[1].float(),
             "weights": found.weights,
             "undecided": (loss >= 0).sum(1),
             "unit": unit,
@@ -276,7 +305,7 @@ class Branching:
         change its piece elsewhere.
         """
         question, units, target = self.question, self.question.units, leaves["target"]
-        sides = self._whole[target]
+        sides = self.sides[target]
         sides[:, :, self.units.kept] = leaves["sides"]
         prices, weights = torch.zeros_like(sides), torch.empty_like(leaves["weights"])
         for i in range(len(target)):
@@ -286,11 +315,12 @@ class Branching:
             weights[i] = question.backward.tensor(least.weights)
             if least.point is not None:
                 question.offer(least.point[None], target[i, None])
-        sides, prices = (part[:, :, units.kept].transpose(0, 1) for part in (sides, prices))
+        sides, prices = sides[:, :, units.kept].transpose(0, 1), (prices[:, 1] - prices[:, 0])[:, units.kept]
         mixture = question.mixture(target, weights)
         boxes = Boxes(leaves["lower"], leaves["upper"])
         start = units.relaxed(sides), prices
-        bound = ascend(question.backward, units, {}, sides, boxes, 0, start=start, mixture=mixture).bound
+        reduced = Reduced(units, question.maps, question.output_map)
+        bound = ascend(question.backward, reduced, sides, boxes, 0, start=start, mixture=mixture).bound
         return {"bound": torch.fmax(bound, leaves["bound"]), "sides": leaves["sides"]}
 
 

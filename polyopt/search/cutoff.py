@@ -12,39 +12,39 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from polyopt.bounds.alpha import unit_rows
-from polyopt.bounds.lagrangian import Cutoff, Minimum, ascend
-from polyopt.bounds.units import Units
+from polyopt.bounds.alpha import both
+from polyopt.bounds.climb import Reduced
+from polyopt.bounds.lagrangian import Cutoff, ascend
+from polyopt.bounds.refine import Boxes
 from polyopt.search.question import Question
 
-ROWS = 256  # units bounded at a time
+ROWS = 256  # at a time
 STEPS = 6  # of ascent, in a round
 
 
 class Below(NamedTuple):
-    """Where ``row . output <= limit`` (n_out,): on the box of ``minimum``, with the row at least ``bound`` there."""
+    """Where ``row . output <= limit``, rows (batch, n_out) and limits (batch,): on boxes, with rows >= ``bound``."""
 
     row: Tensor
-    limit: float
-    bound: float
-    minimum: Minimum
+    limit: Tensor
+    bound: Tensor
+    boxes: Boxes
 
 
-def tightened(question: Question, units: Units, sides: Tensor, below: Below) -> Tensor:
-    """The sides (2, n) after a round. Where a side crosses the other, no point is below the limit."""
-    sides = sides.clone()
+def tightened(question: Question, reduced: Reduced, sides: Tensor, below: Below) -> Tensor:
+    """The sides (2, batch, n) after a round. Where a side crosses the other, no point is below the limit."""
+    sides, units = sides.clone(), reduced.units
     for part in units.parts:
-        undecided = units.undecided(sides[:, None, part.place], part.place)[0].nonzero()[:, 0]
-        for some in undecided.split(ROWS) if len(undecided) else ():
-            place = some + part.place.start
-            width = -sides[:, place].sum(0).repeat(2)
-            scale = width / (below.limit - below.bound)
-            here = sides.unsqueeze(1).expand(-1, 2 * len(some), -1)
-            cutoff = Cutoff({question.output: below.row}, below.limit, scale)
-            (name,) = part.node.inputs
-            rows = {name: unit_rows(part, some)}
-            found = ascend(question.backward, units, rows, here, below.minimum, STEPS, cutoff).bound
-            sides[:, place] = torch.fmax(sides[:, place], found.unflatten(0, (2, -1)))
-            if (sides[:, place].sum(0) > 0).any():
-                return sides
+        pairs = units.undecided(sides[:, :, part.place], part.place).nonzero()
+        for pair in pairs.split(ROWS // 2) if len(pairs) else ():
+            domain, unit = pair[:, 0], pair[:, 1] + part.place.start
+            each = domain.repeat(2)
+            width = -sides[:, domain, unit].sum(0).repeat(2)
+            room = below.limit[each] - below.bound[each]
+            cutoff = Cutoff(below.row[each], below.limit[each], width / room)
+            boxes = below.boxes if len(sides[0]) == 1 else below.boxes.take(each)
+            found = ascend(
+                question.backward, reduced, sides[:, each], boxes, STEPS, begin=both(unit), cutoff=cutoff, priced=False
+            ).bound
+            sides[:, domain, unit] = torch.fmax(sides[:, domain, unit], found.unflatten(0, (2, -1)))
     return sides

@@ -8,17 +8,17 @@ positive, or a counterexample is found.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from polyopt.network import Network
 from polyopt.regions import HPolytope, Region
 from polyopt.search.question import Question, Target
+from polyopt.search.running import run
 from polyopt.search.search import Search
 
 
@@ -47,9 +47,20 @@ def decide(
     accept: Callable[[np.ndarray, int], bool] = lambda x, case: True,
     time_limit: float | None = None,
     device=None,
+    executor: Executor | None = None,
     progress: bool = False,
 ) -> Decision:
-    """Whether no point of any case's region has its output in one of the case's unsafe sets."""
+    """Whether no point of any case's region, a box, has its output in one of the case's unsafe sets.
+
+    ``accept(x, case)`` says of a point whose margin is not positive whether it is a counterexample indeed; it is called
+    by this process alone. ``executor`` shares the open domains out (`polyopt.search.sharing`).
+
+    >>> from polyopt.activations import Abs
+    >>> from polyopt.regions import Box
+    >>> net = Network.sequential([Abs()], (1,))
+    >>> decide(net, [(Box([-1.0], [2.0]), [HPolytope([[1.0]], [-0.1])])]).status  # |x| <= -0.1
+    'proven'
+    """
     begin = time.perf_counter()
     targets, owners = [], []
     for case, (region, unsafe) in enumerate(cases):
@@ -57,23 +68,14 @@ def decide(
             targets.append(Target(region, polytope.A, polytope.b))
             owners.append(case)
     question = Question(net, targets, accept=lambda x, target: accept(x, owners[target]), device=device)
-    search, status, bound = Search(question), "stuck", -math.inf
-    try:
-        with tqdm(disable=not progress, bar_format="{desc} [{elapsed}]", leave=False) as bar:
-            while not search.over:
-                if time_limit is not None and time.perf_counter() - begin > time_limit:
-                    status = "time limit"
-                    break
-                search.step()
-                bound = search.bound
-                bar.set_description_str(f"least margin {question.value:.4g}, bound {bound:.4g}, {search.open} open")
-    except KeyboardInterrupt:
-        status = "interrupted"
+    search = Search(question)
+    found = run(search, begin, time_limit, executor, progress)
+    status = "stuck" if found.status == "over" else found.status
     if question.refuted:
         status = "refuted"
-    elif bound > 0:
+    elif found.bound > 0:
         status = "proven"
     # what was clipped from domains has a positive margin, and no more is known of it
-    bound = bound if search.whole else min(bound, 0.0)
+    bound = found.bound if search.whole else min(found.bound, 0.0)
     seconds = time.perf_counter() - begin
-    return Decision(status, question.point, owners[question.target], question.value, bound, search.branches, seconds)
+    return Decision(status, question.point, owners[question.target], question.value, bound, found.branches, seconds)

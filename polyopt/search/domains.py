@@ -50,8 +50,9 @@ class Domains:
         taken = self._taken.nonzero()[:, 0]
         bounds = self._places["bound"][taken]
         chosen = taken[bounds.topk(min(count, len(taken)), largest=self.full).indices]
+        values = {name: place[chosen] for name, place in self._places.items()}
         self._taken[chosen] = False
-        return {name: place[chosen] for name, place in self._places.items()}
+        return values
 
     def prune(self, cutoff: float) -> float:
         """Take out the domains whose bound exceeds the cutoff; the least of their bounds, or infinity."""

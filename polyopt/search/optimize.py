@@ -1,113 +1,185 @@
-"""The optimum of a network over a box, proven by branch and bound."""
+"""The optimum of a network over a region, proven by branch and bound."""
 
 from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from polyopt.activations import PiecewiseLinear
 from polyopt.network import Network, Node
-from polyopt.regions import Box
+from polyopt.regions import Ellipsoid, Product, Region
+from polyopt.regions.region import check_single
 from polyopt.search.descent import descend
-from polyopt.search.question import Question, Target
+from polyopt.search.programs import Program, program
+from polyopt.search.question import Question
+from polyopt.search.running import run
 from polyopt.search.search import Search
+from polyopt.search.state import State, resumed, state_of
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """What a search found: ``status`` is "optimal", "time limit" or "interrupted".
+    """What a search found; ``status`` is one of
+
+        "optimal"      the gap is as small as was asked for
+        "infeasible"   it is proven that no point of the region satisfies the constraints
+        "time limit", "interrupted"
+        "stuck"        nothing is left but what rounding errors leave open: gap or constraints are too fine for floats
 
     ``value`` is the objective at ``x`` (n_in,), the best point; ``bound`` what no point exceeds (or falls below);
-    ``branches`` counts the domains that were bounded.
+    ``branches`` counts the domains that were bounded. Where there is no point, x is None, and value and bound are
+    infinite. ``state``, if it was to be kept, is where `optimize` can ``resume``; it pickles.
     """
 
     status: str
-    x: np.ndarray
+    x: np.ndarray | None
     value: float
     bound: float
     branches: int
     seconds: float
+    state: State | None = None
 
     @property
     def gap(self) -> float:
-        """``|value - bound| / max(1, |value|)``."""
-        return abs(self.value - self.bound) / max(1.0, abs(self.value))
+        """``|value - bound| / max(1, |value|)``; infinite where there is no point."""
+        return math.inf if self.x is None else abs(self.value - self.bound) / max(1.0, abs(self.value))
 
 
 def optimize(
     net: Network,
-    region: Box,
+    region: Region,
     objective,
     sense: str = "max",
     time_limit: float | None = None,
     gap: float = 1e-6,
+    linear_constraints=None,
+    input_objective=None,
     device=None,
+    executor: Executor | None = None,
+    keep: bool = False,
+    resume: State | None = None,
     progress: bool = False,
 ) -> Optimum:
-    """The greatest (``sense="min"``: the least) value of ``objective . net(x)`` over a box, and where it is attained.
+    """The greatest (``sense="min"``: the least) value of ``objective . net(x) + input_objective . x`` over a region.
 
-    ``objective`` (n_out,) weighs the outputs; ``time_limit`` in seconds; ``gap`` is the relative gap at which the
-    answer counts as optimal; the bounds are computed on ``device``. Where inputs are few or a layer is smooth, boxes of
-    inputs are halved, otherwise the phases of units are split. Stopped by its
-    time limit or by Ctrl-C it returns the best point and bound. Numbers are rounded to nearest, not outwards: what is
-    said of `polyopt.crown`'s precision holds for ``bound``.
+    ``objective`` (n_out,) weighs the outputs, ``input_objective`` (n_in,) the inputs. Objectives are linear; one that
+    is not may be a part of the network. The region is any but ellipsoids, and ``linear_constraints=(A, b)`` leaves of
+    it what satisfies ``A x <= b``, with A (m, n_in). ``time_limit`` in seconds; ``gap`` is the relative gap at which
+    the answer counts as optimal.
 
-    Raises ValueError where the objective or the box does not fit the network, and where an activation jumps.
+    Where inputs are few or a layer is smooth, boxes of inputs are halved, otherwise the phases of units are split; a
+    zonotope counts with its generators, a V-polytope with its vertices. ``executor`` shares the open boxes out to
+    processes, or to a Dask cluster; a worker that dies loses nothing. ``device`` is torch's.
+
+    Stopped by its time limit or by Ctrl-C it returns the best point and bound. With ``keep`` the answer has a
+    ``state``, and a later call with the same arguments and ``resume=best.state`` goes on from there.
+
+    ``bound`` is rounded outwards and holds for the exact numbers; ``value`` is computed in float64. The point x
+    satisfies all constraints in float64, those of flat polytopes up to 1e-9 of the size of their terms.
+
+    Raises ValueError where objective, region or constraints do not fit the network, where the region is empty or
+    unbounded, and where an activation jumps.
 
     >>> from polyopt.activations import ReLU
     >>> from polyopt.layers import Affine
+    >>> from polyopt.regions import Box
     >>> net = Network.sequential([Affine([[1.0], [-1.0]], None), ReLU(), Affine([[1.0, 2.0]], None)], (1,))
     >>> best = optimize(net, Box([-1.0], [1.0]), [1.0])
     >>> best.status, best.x, best.value
     ('optimal', array([-1.]), 2.0)
+    >>> best = optimize(net, Box([-1.0], [1.0]), [1.0], linear_constraints=([[-1.0]], [0.25]), input_objective=[-1.0])
+    >>> best.status, best.x.round(6), round(best.value, 6)
+    ('optimal', array([-0.25]), 0.75)
     """
     begin = time.perf_counter()
-    weight = _checked(net, region, objective, sense, time_limit)
-    row = (-weight if sense == "max" else weight)[None]
-    question = Question(net, [Target(region, row, np.zeros(1))], gap=gap, device=device)
-    status, search, bound = "optimal", Search(question), -math.inf
-    try:
-        descend(question)
-        with tqdm(disable=not progress, bar_format="{desc} [{elapsed}]", leave=False) as bar:
-            while not search.over:
-                if time_limit is not None and time.perf_counter() - begin > time_limit:
-                    status = "time limit"
-                    break
-                search.step()
-                bound = search.bound
-                bar.set_description_str(f"best {question.value:.6g}, bound {bound:.6g}, {search.branches} branches")
-    except KeyboardInterrupt:
-        status = "interrupted"
+    c, p, constraints = _checked(net, region, objective, input_objective, linear_constraints, sense, time_limit, gap)
     sign = -1.0 if sense == "max" else 1.0
-    seconds = time.perf_counter() - begin
-    bound = sign * min(bound, question.value if search.whole else question.cutoff)
-    return Optimum(status, question.point, sign * question.value, bound, search.branches, seconds)
+    asked = program(net, region, sign * c, sign * p, constraints)
+    if asked.inside.deepest is None:
+        return _empty(asked, sign, begin)
+    inside = asked.inside if len(asked.target.rows) > 1 else None
+    question = Question(asked.net, [asked.target], gap=gap, device=device, inside=inside)
+    search = Search(question) if resume is None else resumed(question, resume)
+    found = run(search, begin, time_limit, executor, progress, before=lambda: resume or descend(question))
+    status = found.status
+    if status == "over":
+        status = "optimal" if found.bound > question.cutoff else "stuck"
+    bound = sign * min(found.bound, question.value if search.whole else question.cutoff)
+    x = asked.where.point(question.point)
+    value = float(net(x[None])[0] @ c + x @ p)
+    state = state_of(search) if keep else None
+    return Optimum(status, x, value, bound, found.branches, time.perf_counter() - begin, state)
 
 
-def _checked(net: Network, region: Box, objective, sense: str, time_limit: float | None) -> np.ndarray:
-    weight = np.asarray(objective, dtype=np.float64)
-    if weight.shape != (net.output_size,) or not np.isfinite(weight).all():
+def _empty(asked: Program, sign: float, begin: float) -> Optimum:
+    proven = asked.inside.proven_empty
+    bound = sign * math.inf if proven else -sign * math.inf
+    status = "infeasible" if proven else "stuck"
+    return Optimum(status, None, sign * math.inf, bound, 0, time.perf_counter() - begin)
+
+
+def _checked(net, region, objective, input_objective, constraints, sense, time_limit, gap):
+    """The weights of outputs and inputs, and the constraints ``(A, b)``."""
+    c = np.asarray(objective, dtype=np.float64)
+    if c.shape != (net.output_size,) or not np.isfinite(c).all():
         raise ValueError(
-            f"optimize: objective has shape {weight.shape} and must hold a finite number for each of the network's "
-            f"{net.output_size} outputs"
+            f"optimize: objective has shape {c.shape} and must hold a finite number for each of the network's "
+            f"{net.output_size} outputs; objectives are linear"
+        )
+    n = net.input_size
+    p = np.zeros(n) if input_objective is None else np.asarray(input_objective, dtype=np.float64)
+    if p.shape != (n,) or not np.isfinite(p).all():
+        raise ValueError(
+            f"optimize: input_objective has shape {p.shape} and must hold a finite number for each of the network's "
+            f"{n} inputs"
         )
     if sense not in ("min", "max"):
         raise ValueError(f"optimize: sense={sense!r} is unknown; choose 'max' or 'min'")
-    if not isinstance(region, Box) or region.lower.ndim != 1 or region.size != net.input_size:
-        raise ValueError(f"optimize: the region is {region!r}; give one Box with {net.input_size} dimensions")
+    check_single("optimize", region, n)
+    _check_round(region)
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"optimize: time_limit is {time_limit}, but must be positive seconds")
+    if not gap >= 0:
+        raise ValueError(f"optimize: gap is {gap}, but must not be negative")
+    region.bounding_box()  # ValueError where it is empty or unbounded
     for node in net.activations:
         if isinstance(node.layer, PiecewiseLinear) and _jumps(node):
             raise ValueError(
                 f"optimize: layer {node.name!r} ({type(node.layer).__name__}) jumps, so that an optimum may not "
                 "be attained; add_network and solve allow either side of a jump"
             )
-    return weight
+    return c, p, _rows(constraints, n)
+
+
+def _check_round(region: Region) -> None:
+    for part in region.regions if isinstance(region, Product) else (region,):
+        if isinstance(part, Product):
+            _check_round(part)
+        if isinstance(part, Ellipsoid):
+            raise ValueError(
+                "optimize: an Ellipsoid is no polytope, and the search knows polytopes alone; give a polytope around "
+                "it, such as its bounding_box(), or one inside"
+            )
+
+
+def _rows(constraints, n: int) -> tuple[np.ndarray, np.ndarray]:
+    if constraints is None:
+        return np.zeros((0, n)), np.zeros(0)
+    try:
+        A, b = (np.asarray(part, dtype=np.float64) for part in constraints)
+    except (TypeError, ValueError):
+        raise ValueError("optimize: linear_constraints must be a pair (A, b) of arrays, for A x <= b") from None
+    if A.ndim != 2 or A.shape[1] != n or b.shape != (len(A),):
+        raise ValueError(
+            f"optimize: linear_constraints have shapes {A.shape} and {b.shape}, but must be (m, {n}) and (m,)"
+        )
+    if not (np.isfinite(A).all() and np.isfinite(b).all()):
+        raise ValueError("optimize: linear_constraints must be finite; leave out rows without a limit")
+    return A, b
 
 
 def _jumps(node: Node) -> bool:

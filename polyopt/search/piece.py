@@ -2,7 +2,8 @@
 
 Where every unit keeps to one of its pieces, ``l_k <= a_k <= u_k``, values are affine in the input, layer by layer:
 ``a_k = sum_s W_{k,s} h_s + b_k`` (`polyopt.affine`) and ``h_k = slope_k a_k + intercept_k``. With the target's rows C
-and limits d the program is ``min t`` subject to ``C y(x) - d <= t``; the dual values of these rows are their weights.
+and limits d the program is ``min t`` subject to ``C y(x) - d <= t``, with 0 in the place of t in the rows that are
+constraints; the dual values of these rows are their weights.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from polyopt.search.question import Question
 class Least(NamedTuple):
     """A point (n_in,) where the margin is least on a piece, and what proves it: weights (r,), prices (2, N).
 
-    Where the piece is empty there is no point, and the prices raise the Lagrangian above the cutoff. They come from a
+    Where the piece is empty there is no point, and both raise the Lagrangian above the cutoff. They come from a
     linear program's floats, and prove what `polyopt.bounds.lagrangian` makes of them.
     """
 
@@ -56,20 +57,23 @@ def least_around(question: Question, x: np.ndarray, target: int) -> np.ndarray |
 
 def least_on_piece(question: Question, target: int, box: Box, sides: np.ndarray) -> Least:
     """The least margin of a target where x is in a box and each unit between its sides (2, N), all on one piece."""
+    question.backward.check()
     rows, limits, count = _program(question, target, sides)
+    giving = 1 if question.constrained else count
     ends = np.stack([box.lower, box.upper], axis=1)
-    found, point, scale = _least(rows, limits, ends, slice(count), None), None, 1.0
-    if found.status == 2:  # by how much the sides must give way for there to be a point
-        found = _least(rows[count:], limits[count:], ends, slice(None), 0.0)
-        lowest = (rows[:count] @ box.center - abs(rows[:count]) @ box.radius - limits[:count]).min()
-        scale, count = 2.0 * (question.cutoff - lowest) / max(found.fun or 0.0, 1e-12), 0
+    found, point = _least(rows, limits, ends, slice(giving), None), None
+    if found.status == 2:  # by how much sides and constraints must give way for there to be a point
+        found = _least(rows[giving:], limits[giving:], ends, slice(None), 0.0)
+        lowest = (rows[:giving] @ box.center - abs(rows[:giving]) @ box.radius - limits[:giving]).min()
+        scale = 2.0 * max(question.cutoff - lowest, 0.0) / max(found.fun or 0.0, 1e-12)
+        first = np.full(giving, 1.0 / giving)
     elif found.status == 0:
-        point = found.x[:-1]
+        point, scale, first = found.x[:-1], 1.0, np.empty(0)
     if found.status != 0:
         raise RuntimeError(f"the linear program of a linear region ended with: {found.message}")
-    duals = np.maximum(-found.ineqlin.marginals, 0.0)
+    duals = np.concatenate([first, scale * np.maximum(-found.ineqlin.marginals, 0.0)])
     prices = np.zeros_like(sides)
-    prices[_priced(question, sides)] = scale * duals[count:]
+    prices[_priced(question, sides)] = duals[count:]
     return Least(point, duals[:count], prices)
 
 

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from polyopt.affine import affine_maps
-from polyopt.bounds.backward import Backward
 from polyopt.bounds.crown import crown, propagate
 from polyopt.bounds.interval import joined
 from polyopt.bounds.lagrangian import Mixture
@@ -30,6 +29,7 @@ from polyopt.live import live
 from polyopt.maxima import maxima_as_relus
 from polyopt.network import Network
 from polyopt.regions import Box
+from polyopt.search.deadline import Timed
 
 TRIED = 8  # points with margins that are not positive, whose replay is asked for at a time
 
@@ -62,14 +62,14 @@ class Question:
         device=None,
         inside: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
-        self.net, self.gap, self._accept, self._inside = net, gap, accept, inside
+        self.net, self.targets, self.gap, self._accept, self.inside = net, list(targets), gap, accept, inside
         self._boxes = [np.stack(sides) for sides in zip(*((t.box.lower, t.box.upper) for t in targets), strict=True)]
         boxes, which = np.unique(np.stack(self._boxes, 1), axis=0, return_inverse=True)
         different = Box(boxes[:, 0], boxes[:, 1])
         form = maxima_as_relus(net)
         self.form = live(form, crown(form, different, device))
         self.maps, self.output_map = affine_maps(self.form)
-        self.backward = Backward(self.form, device)
+        self.backward = Timed(self.form, device)
         tensor = self.backward.tensor
         self.lower, self.upper = map(tensor, self._boxes)
         self.group = torch.tensor(which.ravel(), device=self.lower.device)
@@ -149,7 +149,7 @@ class Question:
         """Points (m, n_in) with targets (m,) moved into their boxes, and to where constraints hold."""
         points, targets = (torch.as_tensor(part).cpu().numpy() for part in (points, targets))
         points = np.clip(points.astype(np.float64), self._boxes[0][targets], self._boxes[1][targets])
-        return points if self._inside is None else self._inside(points)
+        return points if self.inside is None else self.inside(points)
 
     @cached_property
     def absolute(self) -> list[dict[str, Tensor]]:
@@ -159,6 +159,7 @@ class Question:
 
     def gradients(self, points: Tensor, targets: Tensor) -> Tensor:
         """The margins' gradients (m, n_in) at points (m, n_in) with targets (m,)."""
+        self.backward.check()
         points = points.detach().requires_grad_()
         outputs = self._module(points.reshape(-1, *self.net.input_shape)).flatten(1)
         margins = (self.rows[targets] @ outputs.unsqueeze(2))[:, :, 0] - self.limits[targets]

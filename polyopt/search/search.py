@@ -17,13 +17,12 @@ from torch import Tensor
 from polyopt.bounds.alpha import ascended
 from polyopt.bounds.lagrangian import Mixture, ascend
 from polyopt.bounds.refine import Boxes
-from polyopt.bounds.units import Units
 from polyopt.search.branching import Branching
 from polyopt.search.cutoff import Below, tightened
 from polyopt.search.question import Question
 
 ROOT_STEPS = 20  # of ascent
-ROUNDS = 4  # of tightening, at most
+ROUNDS = 12  # of tightening, at most
 WORTHWHILE = 0.02  # a round of tightening that shortens the units' ranges by less than this share is the last
 
 
@@ -33,19 +32,25 @@ class Search:
     It is ``over`` where no margin is below the cutoff, where the question is refuted, or where nothing can be done.
     """
 
-    def __init__(self, question: Question):
+    def __init__(self, question: Question, branching: Branching | None = None):
         self.question = question
         self._whole = question.lower.new_full((len(question.lower),), -torch.inf)  # bounds on the targets' whole boxes
-        self._branching: Branching | None = None
-        self._work = self._steps()
+        self.closed = math.inf  # the least of these that are beyond the cutoff
+        self._branching = branching
+        self._work = self._root() if branching is None else self._branches()
         self._exhausted = self._tightened = False
+
+    @property
+    def branching(self) -> Branching | None:
+        """The open domains, once there are any; to go on from them is to make a search of them."""
+        return self._branching
 
     @property
     def bound(self) -> float:
         """No margin of any target is less."""
         if self._branching is None:
             return float(self._whole.min())
-        return min(self._branching.bound, self._closed)
+        return min(self._branching.bound, self.closed)
 
     @property
     def whole(self) -> bool:
@@ -71,10 +76,11 @@ class Search:
         """A batch of bounds."""
         self._exhausted = next(self._work, self) is self
 
-    def _steps(self) -> Iterator[None]:
-        question, units, sides = self.question, self.question.units, self.question.sides.clone()
-        branching = Branching(question, units, sides)
+    def _root(self) -> Iterator[None]:
+        question, sides = self.question, self.question.sides.clone()
+        branching = Branching(question, sides)
         if not branching.halves_inputs:
+            units, self._reduced = question.units, branching.reduced
             here = sides[:, :, units.kept]
             yield from self._ascend_units(here)
             self._ascend(torch.arange(len(here)), here)
@@ -82,14 +88,16 @@ class Search:
             for target in self._whole.argsort().tolist():
                 yield from self._tighten(target, here)
             sides[:, :, units.kept] = here
-            units = Units(question.form, question.backward, sides[self._left()].transpose(0, 1))
-            branching = Branching(question, units, sides)
-        self._closed = min(self._whole[self._whole > question.cutoff].tolist(), default=math.inf)
+            branching = Branching(question, sides, self._left())
+        self.closed = min(self._whole[self._whole > question.cutoff].tolist(), default=math.inf)
         branching.put(self._left(), self._whole[self._left()], ROOT_STEPS)
         self._branching = branching
         yield
-        while branching.open:
-            branching.step()
+        yield from self._branches()
+
+    def _branches(self) -> Iterator[None]:
+        while self._branching.open:
+            self._branching.step()
             yield
 
     def _ascend_units(self, sides: Tensor) -> Iterator[None]:
@@ -99,7 +107,8 @@ class Search:
         for i, (lower, upper) in enumerate(boxes):
             first = (which == i).nonzero()[0, 0]
             minimum = Boxes(lower[None], upper[None])
-            sides[which == i] = ascended(question.backward, question.units, sides[first], minimum, ROOT_STEPS)
+            here = sides[first].unsqueeze(1)
+            sides[which == i] = ascended(question.backward, self._reduced, here, minimum, ROOT_STEPS)[:, 0]
             yield
 
     def _left(self) -> Tensor:
@@ -108,27 +117,25 @@ class Search:
     def _ascend(self, targets: Tensor, sides: Tensor) -> Mixture:
         """Bounds on the margins of some targets, whose units have ``sides`` (k, 2, n); the weights of their rows."""
         question = self.question
-        rows, limits = question.rows[targets], question.limits[targets]
-        mixture = Mixture(rows, limits, torch.full_like(limits, 1.0 / limits.shape[1]), question.reach)
+        mixture = question.mixture(targets)
         boxes, sides = Boxes(question.lower[targets], question.upper[targets]), sides.transpose(0, 1)
-        found = ascend(question.backward, question.units, {}, sides, boxes, ROOT_STEPS, mixture=mixture, priced=False)
+        found = ascend(question.backward, self._reduced, sides, boxes, ROOT_STEPS, mixture=mixture, priced=False)
         self._whole[targets] = torch.fmax(self._whole[targets], found.bound)
         question.offer(found.point, targets)
-        return mixture
+        return mixture.weighted(found.weights)
 
     def _tighten(self, target: int, sides: Tensor) -> Iterator[None]:
         """Rounds of tightening the undecided units of a target, in place, while they are worthwhile."""
-        question, units = self.question, self.question.units
+        question = self.question
         boxes, this = Boxes(question.lower[target, None], question.upper[target, None]), torch.tensor([target])
         for _ in range(ROUNDS):
             if self._whole[target] > question.cutoff:
                 return
             mixture = self._ascend(this, sides[target, None])
-            row, fixed = mixture.row()[0], float(mixture.limit()[0])
-            before = sides[target].clone()
+            before, fixed = sides[target].clone(), mixture.limit()
             self._tightened = True
-            below = Below(row, question.cutoff + fixed, float(self._whole[target]) + fixed, boxes)
-            sides[target] = tightened(question, units, before, below)
+            below = Below(mixture.row(), question.cutoff + fixed, self._whole[this] + fixed, boxes)
+            sides[target] = tightened(question, self._reduced, before.unsqueeze(1), below)[:, 0]
             lengths, shorter = -before.sum(0), -sides[target].sum(0)
             if (shorter < 0).any():  # no point is below the cutoff
                 self._whole[target] = math.inf

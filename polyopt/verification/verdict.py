@@ -152,7 +152,7 @@ def _search(task: _Task, verdict: Verdict) -> Verdict:
             lambda z, k, question=question: task.replay(question.point(z), question.indices[k]),
             time_limit=seconds if math.isfinite(seconds) else None,
             device=task.device,
-            **({} if task.executor is None else {"executor": task.executor}),
+            executor=task.executor,
             progress=task.progress,
         )
         verdict = replace(verdict, branches=verdict.branches + found.branches)

@@ -1,0 +1,278 @@
+"""Candidates for the multipliers of Lagrangian bounds, by gradient ascent in single precision.
+
+What `polyopt.bounds.lagrangian` evaluates is a bound whatever its multipliers are: they may be sought by arithmetic
+that is fast and not sound. Here the network is what its free units see of it,
+
+    a_k = sum_s W_{k,s} h_s + b_k,        h_s = f(a_s)
+
+with the free units' pre-activations and values only (`polyopt.affine`): of the fixed units, which are affine, those are
+put into the weights that outnumber the rows that read them.
+
+For lines ``S a + C`` below f or below -f, as the sign of the row asks, and signed prices q, the bound is
+
+    v = least of A x over the region + constants - sum_i max(q_i u_i, q_i l_i)
+
+By Danskin's theorem its gradients need no graph: with the point x where it is least, and the values a and h that the
+lines have there, they are ``|r| (a - p)`` for the slope of a line that turns about the point p of the graph,
+``a - u`` or ``a - l`` for a price, and the rows' values at h for their weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from polyopt.affine import AffineMap
+from polyopt.bounds.units import Units
+from polyopt.network import INPUT
+
+DTYPE = torch.float32
+DECAY = 0.97  # what each step's length is of the one before
+SPARSE = 0.1  # share of entries up to which a matrix is kept sparse
+
+
+class Layer(NamedTuple):
+    """The free units of a layer and, behind them, those fixed ones that are kept, as rows on what is before them."""
+
+    name: str
+    place: slice
+    terms: dict[str, Tensor]
+    offset: Tensor
+    slope: Tensor
+    intercept: Tensor
+
+
+class Reduced:
+    """The network between its free units, in single precision."""
+
+    def __init__(self, units: Units, maps: list[AffineMap], output: AffineMap):
+        self.units, self.near = units, units.to(DTYPE)
+        self.device = units.toll.device
+        kept = _kept(units, maps, output)
+        affine, self.layers = {}, []
+        for part, each in zip(units.parts, maps, strict=True):
+            each = _composed(each, affine)
+            name, (free, linear, gone) = part.node.name, kept[part.node.name]
+            rows = np.concatenate([free, linear])
+            slope, intercept = (t.cpu().numpy() for t in (part.slope, part.intercept))
+            terms = {source: self._tensor(term[rows]) for source, term in each.terms.items()}
+            behind = (self._tensor(t) for t in (each.offset[rows], slope[linear], intercept[linear]))
+            self.layers.append(Layer(name, part.place, terms, *behind))
+            diagonal = sp.diags_array(slope[gone])
+            inner = {source: diagonal @ term[gone] for source, term in each.terms.items()} if len(gone) else {}
+            affine[name] = rows, gone, AffineMap(inner, slope[gone] * each.offset[gone] + intercept[gone])
+        last = _composed(output, affine)
+        self.output = {source: self._tensor(term) for source, term in last.terms.items()}
+        self.offset = self._tensor(last.offset)
+
+    def _tensor(self, values) -> Tensor:
+        if sp.issparse(values):
+            if values.nnz > SPARSE * values.shape[0] * values.shape[1]:
+                values = values.toarray()
+            else:
+                entries = values.tocoo()
+                place = torch.tensor(np.array(entries.coords), dtype=torch.int64)
+                made = torch.sparse_coo_tensor(place, torch.tensor(entries.data), values.shape, check_invariants=False)
+                return made.to(self.device, DTYPE).coalesce()
+        return torch.tensor(values, dtype=DTYPE, device=self.device)
+
+
+def _kept(units: Units, maps: list[AffineMap], output: AffineMap) -> dict:
+    """Of each layer the free units, the fixed ones that are kept, and those that are not."""
+    kept, readers = {}, {source: len(output.offset) for source in output.terms}
+    for part, each in reversed(list(zip(units.parts, maps, strict=True))):
+        size, name = part.node.size, part.node.name
+        free = np.arange(size) if part.free is None else part.free.cpu().numpy()
+        fixed = np.setdiff1d(np.arange(size), free)
+        alive = part.slope.cpu().numpy()[fixed] != 0
+        linear = fixed[alive] if alive.sum() < readers.get(name, 0) else fixed[:0]
+        kept[name] = free, linear, np.setdiff1d(fixed, linear)
+        for source in each.terms:
+            readers[source] = readers.get(source, 0) + len(free) + len(linear)
+    return kept
+
+
+def _composed(affine: AffineMap, before: dict) -> AffineMap:
+    """A map of the kept units, from one of all units and those that are not kept as maps of the others."""
+    terms, offset = {}, affine.offset
+    for source, term in affine.terms.items():
+        if source == INPUT:
+            _add(terms, source, term)
+            continue
+        rows, gone, inner = before[source]
+        _add(terms, source, term[:, rows])
+        if len(gone):
+            part = term[:, gone]
+            offset = offset + part @ inner.offset
+            for name, matrix in inner.terms.items():
+                _add(terms, name, part @ matrix)
+    return AffineMap(terms, offset)
+
+
+def _add(terms: dict, name: str, term) -> None:
+    terms[name] = terms[name] + term if name in terms else term
+
+
+def _onto(rows: Tensor, term: Tensor) -> Tensor:
+    return (term.T @ rows.T).T if term.is_sparse else rows @ term
+
+
+def _value(h: dict[str, Tensor], terms: dict[str, Tensor], offset: Tensor) -> Tensor:
+    return sum(((term @ h[name].T).T for name, term in terms.items()), offset)
+
+
+class Adam:
+    """Ascent of one tensor by Adam (Kingma and Ba 2015) with shrinking steps."""
+
+    def __init__(self, values: Tensor, step: float):
+        self.values, self._step, self._count = values, step, 0
+        self._mean, self._square = torch.zeros_like(values), torch.zeros_like(values)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, scale: Tensor | float = 1.0) -> None:
+        """Change the values, in place; ``scale`` is the size of what counts as a step of 1."""
+        self._count += 1
+        self._mean.lerp_(gradient, 0.1)
+        self._square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        unbiased = (1.0 - 0.999**self._count) ** 0.5
+        length = self._step * DECAY ** (self._count - 1) / (1.0 - 0.9**self._count)
+        size = self._square.sqrt().add_(1e-8)
+        self.values.addcdiv_(self._mean * scale, size, value=length * unbiased)
+
+
+def projected(weights: Tensor, constrained: bool) -> Tensor:
+    """Weights (batch, r) that are not negative and sum to one, or, if ``constrained``, the first of which is one."""
+    weights = weights.clamp(min=0.0)
+    if constrained:
+        weights[:, 0] = 1.0
+        return weights
+    total = weights.sum(1, keepdim=True)
+    return torch.where(total > 0, weights / total, 1.0 / weights.shape[1])
+
+
+class Steps(NamedTuple):
+    """The lengths of the first steps: of slopes, prices, a cutoff's share, weights; zero where there are none."""
+
+    slopes: float
+    prices: float
+    share: float
+    weights: float
+
+
+class Climb:
+    """An ascent on domains with bounds ``sides`` (2, batch, n) on the first n free units.
+
+    ``begin`` (batch,) are the free units, of one layer, whose pre-activations times ``sign`` (batch,) are bounded, if
+    any; ``rows`` (batch, r, n_out) and ``limits`` (batch, r) count with ``weights`` (batch, r).
+    """
+
+    def __init__(self, reduced: Reduced, sides: Tensor, minimum: Callable, begin, rows, limits, constrained: bool):
+        self.reduced, self.minimum, self.begin = reduced, minimum, begin
+        self.rows, self.limits, self.constrained = rows, limits, constrained
+        count = sides.shape[2]
+        self.layers = [layer for layer in reduced.layers if layer.place.stop <= count]
+        self.sides = sides
+        units = reduced.near
+        corners = units.corners(sides, slice(0, count))
+        self.least, self.greatest = corners.least, corners.greatest
+        self.pivot = None
+        if units.simple:
+            # a line that may turn does so about the breakpoint
+            convex = (units.slopes[0] <= units.slopes[1])[:count]
+            which = torch.stack([convex, ~convex]).unsqueeze(1)
+            self.pivot = torch.where(which, corners.points[1], corners.points[0])
+            self.height = torch.where(which, corners.heights[:, 1], corners.heights[:, 0])
+        else:
+            self.points, self.heights = corners.points, corners.heights
+
+    def run(self, count: int, lengths: Steps, growth: float, slopes, prices, share, weights, scale) -> None:
+        """So many steps, in place. ``share`` times ``scale`` (batch,) is what ``weights`` are multiplied by.
+
+        Prices change by shares of what the first pass leaves on their layers, and of ``growth`` times the domain's
+        greatest price: on empty domains, which the bound should close, they have to grow without end.
+        """
+        climbs = {
+            name: Adam(values, length)
+            for name, values, length in zip(Steps._fields, (slopes, prices, share, weights), lengths, strict=True)
+            if length and values.numel()
+        }
+        unit = None
+        for _ in range(count):
+            gradients, means = self._gradients(slopes, prices, share, weights, scale)
+            unit = means if unit is None else unit
+            before = prices.clone()
+            for name, climb in climbs.items():
+                of_prices = name == "prices"
+                climb.step(gradients[name], unit + growth * prices.abs().amax(1, keepdim=True) if of_prices else 1.0)
+            torch.minimum(torch.maximum(slopes, self.least, out=slopes), self.greatest, out=slopes)
+            prices.mul_(prices * before >= 0)  # the price of one side stops at zero before the other has one
+            share.clamp_(min=0.0)
+            if "weights" in climbs:
+                weights.copy_(projected(weights, self.constrained))
+
+    def _gradients(self, slopes, prices, share, weights, scale):
+        carried, kept = {}, []
+        if self.begin is not None:
+            self._begin(carried)
+        if self.rows is not None:
+            row = ((share * scale).unsqueeze(1) * weights).unsqueeze(1) @ self.rows
+            for name, term in self.reduced.output.items():
+                _add(carried, name, _onto(row[:, 0], term))
+        if self.pivot is None:
+            where = (self.heights - slopes.unsqueeze(1) * self.points).argmin(1)
+            pivot = self.points.expand_as(self.heights[0]).gather(0, where)
+            height = self.heights.gather(1, where.unsqueeze(1))[:, 0]
+        else:
+            pivot, height = self.pivot, self.height
+        means = []
+        for layer in reversed(self.layers):
+            rows = carried.pop(layer.name, None)
+            if rows is None:
+                rows = prices.new_zeros(len(prices), len(layer.offset))
+            number = layer.place.stop - layer.place.start
+            free, linear = rows[:, :number], rows[:, number:]
+            below, weight = free > 0, free.abs()
+            slope = torch.where(below, *slopes[:, :, layer.place])
+            inner = (weight * slope).add_(prices[:, layer.place])
+            means.append(inner.abs().mean(1, keepdim=True).expand_as(inner) if number else inner)
+            kept.append((below, weight, slope))
+            if linear.shape[1]:
+                inner = torch.cat([inner, linear * layer.slope], 1)
+            for name, term in layer.terms.items():
+                _add(carried, name, _onto(inner, term))
+        x = self.minimum(carried[INPUT])
+        h, gradient = {INPUT: x}, {"slopes": torch.empty_like(slopes), "prices": torch.empty_like(prices)}
+        for layer, (below, weight, slope) in zip(self.layers, reversed(kept), strict=True):
+            a = _value(h, layer.terms, layer.offset)
+            number = layer.place.stop - layer.place.start
+            free, linear = a[:, :number], a[:, number:]
+            turn = torch.where(below, *pivot[:, :, layer.place])
+            turned = free - turn
+            on = weight * turned
+            gradient["slopes"][0, :, layer.place] = on * below
+            gradient["slopes"][1, :, layer.place] = on * ~below
+            gradient["prices"][:, layer.place] = free
+            line = slope * turned + torch.where(below, *height[:, :, layer.place])
+            value = torch.where(below, line, -line)
+            h[layer.name] = torch.cat([value, linear * layer.slope + layer.intercept], 1) if linear.shape[1] else value
+        low, high = self.sides[0], -self.sides[1]
+        a = gradient["prices"]
+        nearest = torch.where(prices > 0, high, torch.where(prices < 0, low, a.clamp(low, high)))
+        gradient["prices"] = a - nearest
+        if self.rows is not None:
+            margins = (self.rows @ _value(h, self.reduced.output, self.reduced.offset).unsqueeze(2))[:, :, 0]
+            gradient["weights"] = margins - self.limits
+            gradient["share"] = scale * (weights * gradient["weights"]).sum(1)
+        return gradient, torch.cat([prices[:, :0], *reversed(means)], 1)
+
+    def _begin(self, carried: dict[str, Tensor]) -> None:
+        unit, sign = self.begin[0], self.begin[1].to(DTYPE)
+        (layer,) = [each for each in self.reduced.layers if each.place.start <= int(unit[0]) < each.place.stop]
+        for name, term in layer.terms.items():
+            rows = term.index_select(0, unit - layer.place.start)
+            _add(carried, name, sign.unsqueeze(1) * (rows.to_dense() if rows.is_sparse else rows))

@@ -1,0 +1,89 @@
+"""The search, spoilt on purpose, is found out: every mutation proves a property that has a counterexample."""
+
+import numpy as np
+import pytest
+import torch
+from strategies import chain
+
+import polyopt as po
+from polyopt.bounds import lagrangian
+from polyopt.bounds.backward import Backward
+from polyopt.search import branching
+from polyopt.search.decide import decide
+
+FEW = {"inputs": 10**6, "phases": 0}  # the number of inputs up to which boxes are halved
+
+
+def wrongly_proven(way, monkeypatch, seeds=range(6)) -> bool:
+    """Whether an unsafe set that samples reach, but only just, is said to be out of reach."""
+    monkeypatch.setattr(branching, "FEW_INPUTS", FEW[way])
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        net = chain(rng, "relu", sizes=(2, 6, 6, 2))
+        box = po.Box([-2.0, -2.0], [2.0, 2.0])
+        rows = rng.normal(size=(1, 2))
+        reached = (net(box.sample(20000, rng)) @ rows[0]).min()
+        unsafe = po.HPolytope(rows, [reached])
+        found = decide(net, [(box, [unsafe])], accept=lambda x, case: False, time_limit=0.5)
+        if found.status == "proven":
+            return True
+    return False
+
+
+def no_biases(monkeypatch):
+    made = Backward.__init__
+
+    def without(self, *arguments, **options):
+        made(self, *arguments, **options)
+        self._offsets = {name: torch.zeros_like(offset) for name, offset in self._offsets.items()}
+
+    monkeypatch.setattr(Backward, "__init__", without)
+
+
+def swapped_slopes(monkeypatch):
+    made = lagrangian.Lines.__init__
+    monkeypatch.setattr(
+        lagrangian.Lines, "__init__", lambda self, part, slopes, *rest: made(self, part, -slopes.flip(0), *rest)
+    )
+
+
+def lines_too_low(monkeypatch):
+    """Chords that lie below the corners they have to clear."""
+    kept = lagrangian.Enclosure.intercepts
+    monkeypatch.setattr(lagrangian.Enclosure, "intercepts", lambda self: kept(self) + 0.1)
+
+
+def clipped_too_far(monkeypatch):
+    kept = branching.clipped
+    monkeypatch.setattr(branching, "clipped", lambda lower, upper, slope, room: kept(lower, upper, slope, 0.5 * room))
+
+
+def half_lost(monkeypatch):
+    """The upper halves of all boxes are forgotten."""
+    kept = branching.halve_inputs
+    monkeypatch.setattr(
+        branching,
+        "halve_inputs",
+        lambda taken: {key: value[: len(taken["bound"])] for key, value in kept(taken).items()},
+    )
+
+
+MUTATIONS = [
+    ("inputs", no_biases),
+    ("phases", no_biases),
+    ("inputs", swapped_slopes),
+    ("phases", lines_too_low),
+    ("inputs", clipped_too_far),
+    ("inputs", half_lost),
+]
+
+
+@pytest.mark.parametrize("way", FEW)
+def test_what_samples_reach_is_never_proven_unreachable(way, monkeypatch):
+    assert not wrongly_proven(way, monkeypatch)
+
+
+@pytest.mark.parametrize(("way", "mutate"), MUTATIONS)
+def test_a_mutation_is_found_out(way, mutate, monkeypatch):
+    mutate(monkeypatch)
+    assert wrongly_proven(way, monkeypatch, range(30))

@@ -1,0 +1,79 @@
+"""Bounds on the undecided units of many boxes by one list of rows: against CROWN box by box, and against samples."""
+
+import numpy as np
+import pytest
+import torch
+from cases import NETWORKS, SIGN_KINDS
+
+import polyopt as po
+from polyopt.bounds import refine
+from polyopt.bounds.backward import Backward
+from polyopt.bounds.crown import propagate
+from polyopt.bounds.refine import Boxes, Refinement
+from polyopt.bounds.units import Units
+from polyopt.maxima import maxima_as_relus
+
+CONTINUOUS = [name for name in NETWORKS if name not in SIGN_KINDS]
+
+
+def refined(net, boxes, decided=False):
+    """The refinement of some boxes within [-1, 1]^n, from the bounds on the whole."""
+    form = maxima_as_relus(net)
+    backward = Backward(form)
+    whole = po.Box([-1.0] * net.input_size, [1.0] * net.input_size)
+    propagate(backward, form, whole)
+    bounds = po.crown(form, whole)
+    sides = np.stack(
+        [np.concatenate([pre.lower for pre in bounds.pre]), -np.concatenate([p.upper for p in bounds.pre])]
+    )
+    sides = torch.tensor(sides).unsqueeze(1)
+    units = Units(form, backward, sides if decided else None)
+    sides = sides[:, :, units.kept].expand(-1, len(boxes.lower), -1)
+    return form, units, Refinement(backward, units, Boxes(torch.tensor(boxes.lower), torch.tensor(boxes.upper)), sides)
+
+
+def boxes_in(net, rng, count=5):
+    center = rng.uniform(-0.9, 0.9, size=(count, net.input_size))
+    return po.Box(np.maximum(center - 0.1, -1.0), np.minimum(center + 0.1, 1.0))
+
+
+def pre_activations(form, x):
+    values = form.values(x)
+    return np.hstack([values[node.inputs[0]].reshape(len(x), -1) for node in form.activations])
+
+
+@pytest.mark.parametrize("decided", [False, True])
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_no_sample_of_a_box_is_outside_its_bounds(name, decided, monkeypatch):
+    monkeypatch.setattr(refine, "ENTRIES", 64)  # several parts of a list
+    net, rng = NETWORKS[name], np.random.default_rng(0)
+    boxes = boxes_in(net, rng)
+    form, units, found = refined(net, boxes, decided)
+    rows = torch.tensor(rng.normal(size=(7, net.output_size)))
+    index, limits = torch.tensor([0, 1, 1, 2, 4, 3, 0]), torch.tensor(rng.normal(size=7))
+    least, slopes = found.bound({form.nodes[-1].name: rows}, index, limits)
+    for i in range(5):
+        x = po.Box(boxes.lower[i], boxes.upper[i]).sample(500, rng)
+        a = pre_activations(form, x)[:, units.kept.numpy()]
+        assert (a >= found.sides[0, i].numpy()).all()
+        assert (-a >= found.sides[1, i].numpy()).all()
+        for row in (index == i).nonzero()[:, 0].tolist():
+            margins = net(x) @ rows[row].numpy() - limits[row].item()
+            assert margins.min() >= least[row]
+            # the linear bound holds too, everywhere on the box
+            slope = slopes[row].numpy()
+            corner = np.minimum(slope * boxes.lower[i], slope * boxes.upper[i]).sum()
+            assert (margins >= least[row].item() - corner + x @ slope - 1e-9).all()
+
+
+def test_they_are_those_of_crown_box_by_box():
+    """ReLUs in a chain: where interval arithmetic is never the better of the two, both are the same passes."""
+    net, rng = NETWORKS["relu"], np.random.default_rng(1)
+    boxes = boxes_in(net, rng)
+    _, units, found = refined(net, boxes)
+    bounds = po.crown(net, boxes)
+    lower, upper = (np.hstack([getattr(pre, side) for pre in bounds.pre]) for side in ("lower", "upper"))
+    undecided = units.undecided(found.sides).numpy()
+    assert undecided.any()
+    np.testing.assert_allclose(found.sides[0].numpy()[undecided], lower[undecided], atol=1e-9)
+    np.testing.assert_allclose(-found.sides[1].numpy()[undecided], upper[undecided], atol=1e-9)

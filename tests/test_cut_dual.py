@@ -19,8 +19,7 @@ from polyopt.bounds.cut_dual import Planes, cut_dual_bounds
 from polyopt.layers import Affine, Conv2d, Reshape
 
 BOX3 = po.Box([-1.0] * 3, [1.0] * 3)
-# more for one wide layer, whose optimum lies on many cuts at once
-CLOSED = {(4, 10, 1): 0.9, (3, 8, 6, 1): 0.9, (4, 10, 8, 1): 0.9}
+CLOSED = 0.9  # of the gap between the two linear programs, in 150 steps
 
 
 @pytest.fixture(autouse=True)
@@ -59,10 +58,6 @@ def relaxed(net, box, formulation):
         if isinstance(formulation, po.Triangle) or not po.separate(m.net):
             return pyo.value(m.objective)
     raise AssertionError("the rounds of cuts do not end")
-
-
-def least(net, box, steps):
-    return float(cut_dual_bounds(net, box, np.eye(1, net.nodes[-1].size), steps)[0])
 
 
 @given(st.data())
@@ -133,28 +128,28 @@ def test_it_starts_from_crowns_triangles_and_only_gets_better(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("sizes", CLOSED)
+@pytest.mark.parametrize("sizes", [(4, 10, 1), (3, 8, 6, 1), (4, 10, 8, 1)])
 def test_ascent_ends_near_the_optimum_of_all_cuts_and_never_above(sizes, seed):
     net = chain(np.random.default_rng(seed), "relu", sizes=sizes)
     box = po.Box([-1.0] * sizes[0], [1.0] * sizes[0])
-    assert_closes(net, box, CLOSED[sizes])
+    assert_closes(net, box)
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_so_it_does_behind_convolutions(seed):
     net = convolution(np.random.default_rng(seed))
-    assert_closes(net, po.Box([-1.0] * 9, [1.0] * 9), 0.9)
+    assert_closes(net, po.Box([-1.0] * 9, [1.0] * 9))
 
 
-def assert_closes(net, box, share):
+def assert_closes(net, box):
     triangle, hull, cuts = (
         relaxed(net, box, formulation)
         for formulation in (po.Triangle(), po.Hull(tolerance=1e-8), po.CuttingPlanes(tolerance=1e-8))
     )
-    found = least(net, box, 150)
+    found = float(cut_dual_bounds(net, box, np.eye(1), 150)[0])
     assert triangle + 1e-3 < hull  # else there is nothing to see
     assert found <= cuts + 1e-6
-    assert found >= hull - (1.0 - share) * (hull - triangle)
+    assert found >= hull - (1.0 - CLOSED) * (hull - triangle)
 
 
 def test_rows_are_ascended_each_by_itself(monkeypatch):

@@ -40,7 +40,7 @@ from polyopt.activations import ReLU
 from polyopt.bounds.backward import Backward
 from polyopt.bounds.crown import propagate
 from polyopt.bounds.interval import Values, joined
-from polyopt.bounds.lagrangian import Adam
+from polyopt.bounds.climb import Adam
 from polyopt.bounds.result import Interval
 from polyopt.bounds.rounding import down
 from polyopt.layers import Linear

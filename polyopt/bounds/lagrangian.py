@@ -24,7 +24,6 @@ from torch import Tensor
 
 from polyopt.bounds.backward import Backward
 from polyopt.bounds.climb import DTYPE, Climb, Reduced, Steps, projected
-from polyopt.bounds.climb import Adam as Adam
 from polyopt.bounds.rounding import down, gamma
 from polyopt.bounds.units import Part, Units
 

@@ -24,10 +24,9 @@ from polyopt.bounds.climb import Reduced
 from polyopt.bounds.lagrangian import ascend
 from polyopt.bounds.refine import Boxes, Refinement
 from polyopt.bounds.units import Units
-from polyopt.regions import Box
 from polyopt.search.descent import slide, survey
 from polyopt.search.domains import Domains
-from polyopt.search.piece import least_on_piece
+from polyopt.search.leaves import solved
 from polyopt.search.question import Question
 from polyopt.search.splits import Values, clipped, halve_inputs, smear, split_units
 
@@ -163,7 +162,7 @@ class Branching:
         self._list({name: value[~leaf] for name, value in values.items()})
         leaves = {name: value[leaf] for name, value in values.items()}
         if leaf.any():
-            left = self._open(self._solved(leaves))
+            left = self._open(solved(self.question, leaves, self.sides[leaves["target"]], self.units.kept))
             self.stuck = min(self.stuck, float(left["bound"].min())) if len(left["bound"]) else self.stuck
 
     def _list(self, values: Values) -> None:
@@ -297,31 +296,6 @@ class Branching:
             "slope": found.slope,
             "smear": torch.zeros_like(found.slope),
         }
-
-    def _solved(self, leaves: Values) -> Values:
-        """Domains of one piece each, with the bounds that the prices and weights of their linear programs prove.
-
-        Here all units have a price that the box alone does not decide: what was fixed for margins below the cutoff may
-        change its piece elsewhere.
-        """
-        question, units, target = self.question, self.question.units, leaves["target"]
-        sides = self.sides[target]
-        sides[:, :, self.units.kept] = leaves["sides"]
-        prices, weights = torch.zeros_like(sides), torch.empty_like(leaves["weights"])
-        for i in range(len(target)):
-            box = Box(leaves["lower"][i].cpu().numpy(), leaves["upper"][i].cpu().numpy())
-            least = least_on_piece(question, int(target[i]), box, sides[i].cpu().numpy())
-            prices[i] = question.backward.tensor(least.prices)
-            weights[i] = question.backward.tensor(least.weights)
-            if least.point is not None:
-                question.offer(least.point[None], target[i, None])
-        sides, prices = sides[:, :, units.kept].transpose(0, 1), (prices[:, 1] - prices[:, 0])[:, units.kept]
-        mixture = question.mixture(target, weights)
-        boxes = Boxes(leaves["lower"], leaves["upper"])
-        start = units.relaxed(sides), prices
-        reduced = Reduced(units, question.maps, question.output_map)
-        bound = ascend(question.backward, reduced, sides, boxes, 0, start=start, mixture=mixture).bound
-        return {"bound": torch.fmax(bound, leaves["bound"]), "sides": leaves["sides"]}
 
 
 def _apart(values: Values) -> Values:

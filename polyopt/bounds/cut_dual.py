@@ -38,9 +38,9 @@ from torch import Tensor
 
 from polyopt.activations import ReLU
 from polyopt.bounds.backward import Backward
+from polyopt.bounds.climb import Adam
 from polyopt.bounds.crown import propagate
 from polyopt.bounds.interval import Values, joined
-from polyopt.bounds.climb import Adam
 from polyopt.bounds.result import Interval
 from polyopt.bounds.rounding import down
 from polyopt.layers import Linear

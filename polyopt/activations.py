@@ -28,6 +28,15 @@ class Pieces(NamedTuple):
     slopes: np.ndarray
     intercepts: np.ndarray
 
+    @property
+    def jumps(self) -> np.ndarray:
+        """Which functions (n,) are discontinuous, beyond rounding."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            before = self.slopes[:-1] * self.breakpoints + self.intercepts[:-1]
+            after = self.slopes[1:] * self.breakpoints + self.intercepts[1:]
+        known = np.isfinite(self.breakpoints)
+        return (known & ~np.isclose(before, after, rtol=1e-9, atol=1e-12)).any(0)
+
 
 class Activation(Layer):
     """A function applied to each number by itself."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import strategies
 import torch
+from cases import NETWORKS, SIGN_KINDS
 from scipy.optimize import linprog
 
 import polyopt as po
@@ -337,3 +338,13 @@ def test_verify_is_the_function_whatever_was_imported_first():
 
     assert verify is po.verify is polyopt.verify
     assert callable(po.verify)
+
+
+@pytest.mark.parametrize("name", SIGN_KINDS)
+def test_networks_that_jump_are_bounded_but_not_searched(name):
+    net, rows = NETWORKS[name], np.array([[1.0, -0.5]])
+    box = po.Box([-1.0] * net.input_size, [1.0] * net.input_size)
+    least = (net(box.sample(20000, np.random.default_rng(0))) @ rows[0]).min()
+    reached, far = (po.verify(net, po.Property(box, [po.HPolytope(rows, [least + d])])) for d in (0.01, -99.0))
+    assert reached.status != "verified"
+    assert (far.status, far.by) == ("verified", "search")

@@ -86,12 +86,9 @@ def _toll(node: Node, inputs: list[np.ndarray], output: np.ndarray | None) -> np
 @np.errstate(over="ignore", invalid="ignore")
 def steepest(node: Node) -> np.ndarray:
     """The greatest slope (n,) of a line below or above a piecewise-linear activation: a chord over a jump has any."""
-    breakpoints, slopes, intercepts = node.layer.pieces(node.shape)
-    sizes = abs(slopes).max(0)
-    before, after = (s * breakpoints + c for s, c in ((slopes[:-1], intercepts[:-1]), (slopes[1:], intercepts[1:])))
-    known = np.isfinite(breakpoints)
-    jumps = (known & ~np.isclose(before, after, rtol=1e-9, atol=1e-12)).any(0)
-    return np.where(jumps, np.maximum(sizes, STEEPEST), sizes)
+    pieces = node.layer.pieces(node.shape)
+    sizes = abs(pieces.slopes).max(0)
+    return np.where(pieces.jumps, np.maximum(sizes, STEEPEST), sizes)
 
 
 def down(values: Tensor) -> Tensor:

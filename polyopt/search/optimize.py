@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from polyopt.activations import PiecewiseLinear
-from polyopt.network import Network, Node
+from polyopt.network import Network
 from polyopt.regions import Ellipsoid, Product, Region
 from polyopt.regions.region import check_single
 from polyopt.search.descent import descend
@@ -147,7 +147,7 @@ def _checked(net, region, objective, input_objective, constraints, sense, time_l
         raise ValueError(f"optimize: gap is {gap}, but must not be negative")
     region.bounding_box()  # ValueError where it is empty or unbounded
     for node in net.activations:
-        if isinstance(node.layer, PiecewiseLinear) and _jumps(node):
+        if isinstance(node.layer, PiecewiseLinear) and node.layer.pieces(node.shape).jumps.any():
             raise ValueError(
                 f"optimize: layer {node.name!r} ({type(node.layer).__name__}) jumps, so that an optimum may not "
                 "be attained; add_network and solve allow either side of a jump"
@@ -180,9 +180,3 @@ def _rows(constraints, n: int) -> tuple[np.ndarray, np.ndarray]:
     if not (np.isfinite(A).all() and np.isfinite(b).all()):
         raise ValueError("optimize: linear_constraints must be finite; leave out rows without a limit")
     return A, b
-
-
-def _jumps(node: Node) -> bool:
-    breakpoints, slopes, intercepts = node.layer.pieces(node.shape)
-    left, right = (s * breakpoints + c for s, c in ((slopes[:-1], intercepts[:-1]), (slopes[1:], intercepts[1:])))
-    return bool((abs(left - right) > 1e-12 * (1.0 + abs(left))).any())

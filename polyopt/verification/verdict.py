@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polyopt.activations import Smooth
+from polyopt.activations import PiecewiseLinear, Smooth
+from polyopt.layers import Affine
 from polyopt.network import Network
 from polyopt.verification.property import Property
 from polyopt.verification.replay import Replay
@@ -41,8 +42,9 @@ class Verdict:
     "milp", and its ``outputs`` (n_out,), in one of the unsafe sets: both in float64, and x has been replayed through
     the original network.
 
-    "unknown" has a ``reason``: "time limit", "interrupted", "stuck" where the search could not go on, "tolerances"
-    where programs left no counterexample but prove nothing.
+    "unknown" has a ``reason``: "time limit", "interrupted", "stuck" where the search could not go on, "jumps" where
+    it does not apply and CROWN's bounds do not suffice, "tolerances" where programs left no counterexample but prove
+    nothing.
 
     ``bound`` is a number below the margin ``max_r (C net(x) - d)_r`` of every unsafe set at every x of its region, as
     far as is known: -inf where nothing is. It is rounded outwards, but for the method "milp", where it is HiGHS's.
@@ -140,6 +142,8 @@ def _attack(task: _Task, verdict: Verdict) -> Verdict:
 
 def _search(task: _Task, verdict: Verdict) -> Verdict:
     """Every question is to be proven; the first that is not ends it."""
+    if any(isinstance(n.layer, PiecewiseLinear) and n.layer.pieces(n.shape).jumps.any() for n in task.net.activations):
+        return _bound(task, replace(verdict, by="search"))
     from polyopt.search.decide import decide
     from polyopt.verification.coordinates import questions
 
@@ -163,6 +167,22 @@ def _search(task: _Task, verdict: Verdict) -> Verdict:
             alone = len(question.indices) == len(task.prop.cases)
             return replace(verdict, reason=found.status, bound=bound if alone else -math.inf)
     return replace(verdict, status="verified", bound=bound)
+
+
+def _bound(task: _Task, verdict: Verdict) -> Verdict:
+    """CROWN alone: at a jump a domain would have to be split into open and closed parts."""
+    from polyopt.bounds.crown import crown
+
+    margins, last = [], task.net.nodes[-1].name
+    layers = [(node.name, node.layer, node.inputs) for node in task.net.nodes]
+    for region, unsafe in task.prop.cases:
+        for polytope in unsafe:
+            rows = Network([*layers, ("margins", Affine(polytope.A, -polytope.b), [last])], task.net.input_shape)
+            margins.append(crown(rows, region, task.device).output.lower.max())
+    bound = float(min(margins))
+    if bound > 0:
+        return replace(verdict, status="verified", bound=bound)
+    return replace(verdict, reason="jumps", bound=bound)
 
 
 def _programs(task: _Task, verdict: Verdict) -> Verdict:

@@ -12,7 +12,7 @@ from polyopt.search.coordinates import coordinates
 from polyopt.verification.coordinates import questions
 from polyopt.verification.property import Case
 
-drawn = settings(max_examples=150, deadline=None, derandomize=True)
+drawn = settings(max_examples=15, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 
 

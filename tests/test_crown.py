@@ -69,7 +69,7 @@ def test_samples_lie_in_crown_and_crown_in_interval(net, data):
 
 
 @pytest.mark.parametrize("kind", REGIONS)
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(networks(), st.data())
 def test_samples_of_a_region_lie_in_crown_and_crown_in_interval(kind, net, data):
     region = data.draw(regions(net.input_size, [kind]))

@@ -138,7 +138,7 @@ def test_the_optimum_is_that_of_the_disjunctions(formulation, name):
             assert po.replay_error(m.net) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["relu", "hardtanh", "sign", "residual", "convolution"])
+@pytest.mark.parametrize("name", ["relu", "hardtanh", "sign", "residual"])
 @pytest.mark.parametrize("formulation", EXACT, ids=lambda f: type(f).__name__)
 def test_scip_agrees_with_highs(formulation, name):
     pytest.importorskip("pyscipopt", reason="pyscipopt is not installed")

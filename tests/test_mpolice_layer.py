@@ -145,7 +145,7 @@ def by_scip(case):
     return found.incumbent_objective, found.objective_bound
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", range(2))
 def test_it_is_the_monoliths_optimum(block):
     pytest.importorskip("pyscipopt")
     open_ = 0
@@ -208,7 +208,7 @@ def both_ways(weight, bias, regions, margin, separated):
         yield found.cost, found.bound, together
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", range(2))
 def test_the_tree_has_the_tables_optimum(block):
     for seed in range(20 * block, 20 * block + 20):
         (cost, bound, together), (other, below, also) = both_ways(*instance(seed, 6, 4))

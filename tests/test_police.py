@@ -124,7 +124,7 @@ def cases(draw):
     return po.to_torch(net, dtype), region, sign, net.input_shape
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(cases())
 def test_every_network_is_affine_on_every_region(case):
     module, region, sign, shape = case

@@ -237,7 +237,7 @@ def test_hulls_are_those_of_a_model_with_all_cuts(kind):
     assert (triangles.output.upper - bounds.output.upper).max() > 1e-3
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_samples_lie_within_the_bounds_which_are_nowhere_wider_than_the_start(data):
     net = data.draw(networks())

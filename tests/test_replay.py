@@ -7,11 +7,11 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from polyopt.verification import replay as module
 
 import polyopt as po
 from polyopt.activations import ReLU
 from polyopt.layers import Affine
+from polyopt.verification import replay as module
 from polyopt.verification.replay import Replay, nearest_float32, original
 
 drawn = settings(max_examples=300, deadline=None, derandomize=True)

@@ -61,7 +61,7 @@ def relaxed(net, box, formulation):
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_no_point_of_any_region_is_below_the_bounds(data):
     net = data.draw(networks())
     region = data.draw(regions(net.input_size))

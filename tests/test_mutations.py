@@ -86,4 +86,4 @@ def test_what_samples_reach_is_never_proven_unreachable(way, monkeypatch):
 @pytest.mark.parametrize(("way", "mutate"), MUTATIONS)
 def test_a_mutation_is_found_out(way, mutate, monkeypatch):
     mutate(monkeypatch)
-    assert wrongly_proven(way, monkeypatch, range(30))
+    assert wrongly_proven(way, monkeypatch, range(20))

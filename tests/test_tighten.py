@@ -237,7 +237,7 @@ def test_hulls_are_those_of_a_model_with_all_cuts(kind):
     assert (triangles.output.upper - bounds.output.upper).max() > 1e-3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_samples_lie_within_the_bounds_which_are_nowhere_wider_than_the_start(data):
     net = data.draw(networks())
@@ -286,7 +286,7 @@ def test_a_maximum_lies_between_the_greatest_ends_of_its_members():
 # --- soundness to the last bit
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), magnitude=st.sampled_from([1e-160, 1e-6, 1.0, 1e6]))
 def test_certificates_are_no_greater_than_exact_ones_and_than_any_point(seed, magnitude):
     rng = np.random.default_rng(seed)
@@ -385,7 +385,7 @@ def exact_value(name, layer, a, unit):
             return min(max(a, low), high)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(sorted(PIECEWISE)))
 def test_lines_and_ranges_hold_exactly(seed, name):
     rng = np.random.default_rng(seed)
@@ -532,7 +532,7 @@ def test_what_a_folded_unit_does_not_know_is_carried_on():
     assert error.max() > 1e-10
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_points_of_a_region_are_points_of_its_polyhedron(data):
     region = data.draw(regions(3))

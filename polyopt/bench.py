@@ -32,7 +32,8 @@ from tqdm import tqdm
 from polyopt.instances import Instance, read_instances, verify_files
 
 GRACE = 2.0  # seconds
-MEANS = {"unsat": "verified", "sat": "falsified", "verified": "verified", "falsified": "falsified"}
+MEANS = {"unsat": "verified", "sat": "falsified"}
+STATUSES = ("verified", "falsified", "unknown", "error")
 PRELOAD = [
     "onnx.reference.ops._op_list",
     "onnxruntime",
@@ -129,8 +130,7 @@ def summary(rows: list[Row]) -> str:
     not as expected: 1
       a.onnx p.vnnlib: verified, expected sat
     """
-    groups = {status: [row for row in rows if row["status"] == status] for status in ("verified", "falsified")}
-    groups |= {status: [row for row in rows if row["status"] == status] for status in ("unknown", "error")}
+    groups = {status: [row for row in rows if row["status"] == status] for status in STATUSES}
     lines = [f"{'status':<9} {'count':>6} {'median s':>10} {'total s':>10}"]
     for name, group in [*groups.items(), ("all", rows)]:
         if group:

@@ -34,16 +34,6 @@ from polyopt.layers import Add, Affine, AvgPool2d, Conv2d, Linear, Reshape, Scal
 from polyopt.network import INPUT, Network, Node
 from polyopt.regions import Box, Ellipsoid, HPolytope, Product, VPolytope, Zonotope
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Layers as small as these only wait for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 SAME = 1e-7  # steep chords over jumps enlarge what rounding may cost
 
 INTERVALS = [

@@ -22,15 +22,6 @@ BOX3 = po.Box([-1.0] * 3, [1.0] * 3)
 CLOSED = 0.9  # of the gap between the two linear programs, in 150 steps
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Layers as small as these only wait for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def convolution(rng):
     first = Conv2d(rng.normal(size=(2, 1, 2, 2)), rng.normal(size=2), padding=((1, 0), (0, 1)))
     second = Conv2d(rng.normal(size=(2, 2, 2, 2)), rng.normal(size=2))

@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 import pytest
 import strategies
-import torch
 from scipy.optimize import linprog
 from vertices import image, least
 from workers import Reviving, deadly
@@ -16,31 +15,11 @@ from workers import Reviving, deadly
 import polyopt as po
 from polyopt.activations import ReLU
 from polyopt.layers import Affine
-from polyopt.search import branching, search, sharing
+from polyopt.search import sharing
 from polyopt.search.decide import decide
 
 NONE = np.zeros((0, 2)), np.zeros(0)
-
-
-@pytest.fixture(params=["inputs", "phases"])
-def way(request, monkeypatch):
-    monkeypatch.setattr(search, "ROOT_STEPS", 4)
-    monkeypatch.setattr(branching, "FEW_INPUTS", 10**6 if request.param == "inputs" else 0)
-    return request.param
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def many_parts(monkeypatch):
-    monkeypatch.setattr(sharing, "SHARED", 8)
-    monkeypatch.setattr(sharing, "SLICE", 0.05)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def cases(rng):

@@ -8,9 +8,10 @@ from strategies import chain
 import polyopt as po
 from polyopt.bounds import lagrangian
 from polyopt.bounds.backward import Backward
-from polyopt.search import branching
+from polyopt.search import branching, halving, search
 from polyopt.search.decide import decide
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 FEW = {"inputs": 10**6, "phases": 0}  # the number of inputs up to which boxes are halved
 
 
@@ -53,28 +54,71 @@ def lines_too_low(monkeypatch):
     monkeypatch.setattr(lagrangian.Enclosure, "intercepts", lambda self: kept(self) + 0.1)
 
 
+def slopes_of_other_units(monkeypatch):
+    """Lines whose slopes are no longer those that their intercepts were made for."""
+    kept = lagrangian.Enclosure.lines
+
+    def lines(self):
+        found = kept(self)
+        for layer in found:
+            layer._slopes = layer._slopes.flip(2)
+        return found
+
+    monkeypatch.setattr(lagrangian.Enclosure, "lines", lines)
+
+
+def prices_at_half_their_cost(monkeypatch):
+    kept = lagrangian.Enclosure.fees
+    monkeypatch.setattr(lagrangian.Enclosure, "fees", lambda self: 0.5 * kept(self))
+
+
+def limits_too_low(monkeypatch):
+    kept = lagrangian.Mixture.limit
+    monkeypatch.setattr(lagrangian.Mixture, "limit", lambda self: kept(self) - 0.02)
+
+
 def clipped_too_far(monkeypatch):
-    kept = branching.clipped
-    monkeypatch.setattr(branching, "clipped", lambda lower, upper, slope, room: kept(lower, upper, slope, 0.5 * room))
+    for module in (branching, halving):
+        kept = module.clipped
+        monkeypatch.setattr(module, "clipped", lambda *box, kept=kept: kept(*box[:3], 0.5 * box[3]))
+
+
+def tightened_too_far(monkeypatch):
+    """Units keep to the middle of what holds below the cutoff."""
+    kept = search.tightened
+
+    def shorter(*arguments):
+        sides = kept(*arguments)
+        return sides - 0.05 * sides.sum(0)
+
+    monkeypatch.setattr(search, "tightened", shorter)
 
 
 def half_lost(monkeypatch):
-    """The upper halves of all boxes are forgotten."""
-    kept = branching.halve_inputs
-    monkeypatch.setattr(
-        branching,
-        "halve_inputs",
-        lambda taken: {key: value[: len(taken["bound"])] for key, value in kept(taken).items()},
-    )
+    """The second halves of all domains are forgotten."""
+    for name in ("halve_inputs", "split_units"):
+        kept = getattr(branching, name)
+
+        def first(taken, *level, kept=kept):
+            return {key: value[: len(taken["bound"])] for key, value in kept(taken, *level).items()}
+
+        monkeypatch.setattr(branching, name, first)
 
 
 MUTATIONS = [
     ("inputs", no_biases),
     ("phases", no_biases),
     ("inputs", swapped_slopes),
+    ("phases", slopes_of_other_units),
+    ("inputs", lines_too_low),
     ("phases", lines_too_low),
+    ("phases", prices_at_half_their_cost),
+    ("inputs", limits_too_low),
+    ("phases", limits_too_low),
     ("inputs", clipped_too_far),
+    ("phases", tightened_too_far),
     ("inputs", half_lost),
+    ("phases", half_lost),
 ]
 
 

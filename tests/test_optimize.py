@@ -9,7 +9,6 @@ from functools import cache, partial
 import numpy as np
 import pyomo.environ as pyo
 import pytest
-import torch
 from cases import NETWORKS, SIGN_KINDS
 from scipy.optimize import linprog
 from strategies import chain
@@ -19,36 +18,19 @@ from workers import Reviving, deadly
 import polyopt as po
 from polyopt.activations import ReLU, Tanh
 from polyopt.layers import Affine
-from polyopt.search import branching, search, sharing
+from polyopt.search import branching, halving, search, sharing
 from polyopt.search import optimize as optimize_module
 from polyopt.search.inside import Inside
 
 CONTINUOUS = [name for name in NETWORKS if name not in (*SIGN_KINDS, "convolution", "relu6")]
-WAYS = {"inputs": 10**6, "phases": 0}  # the number of inputs up to which boxes are halved
-NONE = np.zeros((0, 3)), np.zeros(0)
-
-
-@pytest.fixture(params=WAYS)
-def way(request, monkeypatch):
-    """Either way; with few steps at the root, which leave more to be done behind it."""
-    monkeypatch.setattr(search, "ROOT_STEPS", 4)
-    monkeypatch.setattr(branching, "FEW_INPUTS", WAYS[request.param])
-    return request.param
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
 def blind(monkeypatch):
     """No descents: the search has to find the optimum by itself, and misses it where its bounds are wrong."""
     monkeypatch.setattr(optimize_module, "descend", lambda question: None)
-    monkeypatch.setattr(branching, "slide", lambda question, points, targets, boxes: question.offer(points, targets))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    monkeypatch.setattr(halving, "slide", lambda question, points, targets, boxes: question.offer(points, targets))
 
 
 def check(net, region, best, weight, sense, gap=1e-6, constraints=None, p=0.0):
@@ -390,16 +372,14 @@ def test_a_state_belongs_to_its_question():
 
 
 @pytest.fixture
-def shared(monkeypatch):
-    """Parts so small that there are many of them, and their number."""
+def shared(many_parts, monkeypatch):
+    """The answers that come in for many small parts."""
     answers, take = [], sharing.Shared._take
 
     def counted(self, future, branching):
         answers.append(future)
         return take(self, future, branching)
 
-    monkeypatch.setattr(sharing, "SHARED", 8)
-    monkeypatch.setattr(sharing, "SLICE", 0.05)
     monkeypatch.setattr(sharing.Shared, "_take", counted)
     return answers
 

@@ -123,22 +123,7 @@ def test_without_onnxruntime_torch_is_asked(prop, monkeypatch):
 def test_points_outside_are_moved_inside():
     net = po.Network.sequential([Affine([[1.0, 1.0]], None)], (2,))
     disc = po.Ellipsoid([0.0, 0.0], np.eye(2))
-    replay = Replay(
-        net,
-        po.Property(
-            disc,
-            [
-                po.HPolytope(
-                    [
-                        [
-                            -1.0,
-                        ]
-                    ],
-                    [-1.2],
-                )
-            ],
-        ).cases,
-    )
+    replay = Replay(net, po.Property(disc, [po.HPolytope([[-1.0]], [-1.2])]).cases)
     assert disc.contains(replay.point(np.array([3.0, 3.0]), 0))
     assert replay(np.array([3.0, 3.0]), 0)
     assert not replay(np.array([3.0, 0.0]), 0)

@@ -32,12 +32,13 @@ import polyopt as po
 from polyopt.activations import Maxout, ReLU
 from polyopt.layers import Add, Affine, AvgPool2d, Conv2d, Reshape, Scale
 from polyopt.network import INPUT, Network, Node
+from polyopt.regions.rational import fractions
 from polyopt.regions.rounding import gamma
-from polyopt.tighten import instance as instance_module
 from polyopt.tighten.certificate import Form, lower_bound
 from polyopt.tighten.cuts import separate
 from polyopt.tighten.domain import domain
 from polyopt.tighten.envelope import envelope
+from polyopt.tighten.instance import Instance
 from polyopt.tighten.maps import maps_to
 from polyopt.tighten.polyhedron import Polyhedron
 from polyopt.tighten.relaxed import Relaxed
@@ -207,14 +208,10 @@ def by_model(net, box, bounds, formulation):
     return np.array(found).reshape(-1, 2).T
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PIECEWISE])
+@pytest.mark.parametrize("kind", PIECEWISE)
 @pytest.mark.parametrize("graph", [chain, residual, convolutional])
 def test_the_output_has_the_bounds_of_a_model_with_triangles(graph, kind):
-    net = (
-        graph(np.random.default_rng(5), kind)
-        if graph is not convolutional
-        else graph(np.random.default_rng(5), kind, "mean")
-    )
+    net = graph(np.random.default_rng(5), kind, *(["mean"] if graph is convolutional else []))
     box = po.Box([-0.5] * net.input_size, [0.7] * net.input_size)
     bounds = po.obbt(net, box)
     low, high = by_model(net, box, bounds, po.Triangle())
@@ -353,7 +350,7 @@ def test_a_dual_solution_proves_the_optimum():
     polyhedron.add_columns(np.full(6, -1.0), np.ones(6))
     A, b = rng.normal(size=(4, 6)), rng.random(4)
     polyhedron.add_rows(sp.csr_array(A), -np.inf, b)
-    solver = instance_module.Instance()
+    solver = Instance()
     solver.grow(polyhedron)
     for _ in range(20):
         cost = rng.normal(size=6)
@@ -425,29 +422,28 @@ def test_composed_maps_are_as_near_as_they_say():
     ]
     net = Network.sequential(layers, (1, 4, 4))
     found = maps_to(net, [net.nodes[-1].name])[net.nodes[-1].name]
-    fraction = np.vectorize(Fraction, otypes=[object])
-    exact, offset = fraction(np.eye(16)), fraction(np.zeros(16))
+    exact, offset = fractions(np.eye(16)), fractions(np.zeros(16))
     for node in net.nodes:
         (W,) = node.layer.operators(*node.input_shapes)
-        W = fraction(W.toarray() if sp.issparse(W) else W)
+        W = fractions(W.toarray() if sp.issparse(W) else W)
         if isinstance(node.layer, AvgPool2d):
             W = np.where(W != 0, Fraction(1, 3), Fraction(0))
-        exact, offset = W @ exact, W @ offset + fraction(node.layer.offset(*node.input_shapes))
+        exact, offset = W @ exact, W @ offset + fractions(node.layer.offset(*node.input_shapes))
     share = Fraction(gamma(found.roundings))
-    error = abs(fraction(found.terms[INPUT].toarray()) - exact)
-    assert (error <= 1.000001 * share * fraction(found.sizes[INPUT].toarray())).all()
-    assert (abs(fraction(found.offset) - offset) <= 1.000001 * share * fraction(found.offset_size)).all()
+    error = abs(fractions(found.terms[INPUT].toarray()) - exact)
+    assert (error <= 1.000001 * share * fractions(found.sizes[INPUT].toarray())).all()
+    assert (abs(fractions(found.offset) - offset) <= 1.000001 * share * fractions(found.offset_size)).all()
     assert error.max() > 0
 
 
 def exactly(net, relaxed_units, x):
     """What the columns of a chain's polyhedron stand for at x, in fractions: x, then of each layer the a and the h."""
-    fraction = np.vectorize(Fraction, otypes=[object])
-    h, columns = fraction(x), list(fraction(x))
+    h = fractions(x)
+    columns = list(h)
     for node in net.nodes:
         if node.name not in relaxed_units:
             (W,) = node.layer.operators(*node.input_shapes)
-            h = fraction(W.toarray() if sp.issparse(W) else W) @ h + fraction(node.layer.offset(*node.input_shapes))
+            h = fractions(W.toarray() if sp.issparse(W) else W) @ h + fractions(node.layer.offset(*node.input_shapes))
             continue
         linear = relaxed_units[node.name]
         columns.extend(h[~linear])
@@ -480,18 +476,17 @@ def test_the_network_itself_satisfies_all_rows_exactly(seed):
     low, high, slack = (
         np.where(np.isfinite(side), side, 0) for side in (polyhedron.row_lower, polyhedron.row_upper, polyhedron.slack)
     )
-    fraction = np.vectorize(Fraction, otypes=[object])
-    A = fraction(polyhedron.matrix.toarray())
+    A = fractions(polyhedron.matrix.toarray())
     touched = 0
     for x in [*box.vertices(), *box.sample(5, rng)]:
         v = exactly(net, linear, x)
         assert (v >= polyhedron.lower).all()
         assert (v <= polyhedron.upper).all()
         value = A @ v
-        above, below = value - fraction(high), fraction(low) - value
+        above, below = value - fractions(high), fractions(low) - value
         above[np.isinf(polyhedron.row_upper)] = below[np.isinf(polyhedron.row_lower)] = Fraction(-1)
-        assert (above <= fraction(slack)).all()
-        assert (below <= fraction(slack)).all()
+        assert (above <= fractions(slack)).all()
+        assert (below <= fractions(slack)).all()
         touched += ((above > 0) | (below > 0)).sum()
     assert touched > 0  # the slack is needed
     assert slack.max() < 1e-12
@@ -526,9 +521,8 @@ def test_what_a_folded_unit_does_not_know_is_carried_on():
     maps, relaxed = maps_to(net, ["1", "3"]), Relaxed(po.Box([0.5] * 3, [1.0] * 3))
     relaxed.add(net.activations[0], relaxed.forms(maps["1"]), np.ones(3), 9 * np.ones(3))
     forms = relaxed.forms(maps["3"])
-    fraction = np.vectorize(Fraction, otypes=[object])
-    error = abs(fraction(forms.matrix.toarray()) - fraction(second) @ fraction(first)).sum(1) / 2
-    assert (error <= fraction(forms.slack)).all()
+    error = abs(fractions(forms.matrix.toarray()) - fractions(second) @ fractions(first)).sum(1) / 2
+    assert (error <= fractions(forms.slack)).all()
     assert error.max() > 1e-10
 
 
@@ -547,7 +541,7 @@ def test_points_of_a_region_are_points_of_its_polyhedron(data):
         for sign, end in ((1.0, box.lower[i]), (-1.0, -box.upper[i])):
             cost = np.zeros(len(polyhedron.lower))
             cost[i] = sign
-            solver = instance_module.Instance()
+            solver = Instance()
             solver.grow(polyhedron)
             bound = lower_bound(polyhedron, Form(cost, 0.0, 0.0), solver.minimize(cost))
             assert bound == pytest.approx(end, abs=1e-5 * scale)
@@ -569,7 +563,7 @@ def test_fractions_prove_the_same_bounds():
 def test_stopped_by_ctrl_c_it_keeps_what_it_has_found(monkeypatch):
     net, box = chain(np.random.default_rng(4), "relu", (3, 8, 8, 2)), box_of(3)
     start, full = po.crown(net, box), po.obbt(net, box)
-    solve, calls = instance_module.Instance.minimize, []
+    solve, calls = Instance.minimize, []
 
     def interrupted(self, *arguments):
         calls.append(1)
@@ -577,7 +571,7 @@ def test_stopped_by_ctrl_c_it_keeps_what_it_has_found(monkeypatch):
             raise KeyboardInterrupt
         return solve(self, *arguments)
 
-    monkeypatch.setattr(instance_module.Instance, "minimize", interrupted)
+    monkeypatch.setattr(Instance, "minimize", interrupted)
     bounds = po.obbt(net, box)
     assert_inside(bounds, start)
     assert_inside(full, bounds)

@@ -196,7 +196,7 @@ def test_the_extended_relaxation_is_the_convex_hull_over_the_box(name, ends):
     """Locally ideal: the relaxation has the true maximum of every linear objective, also where bounds cut the box."""
     m, _ = affine_unit(FUNCTIONS[name], Extended(), WEIGHT, BIAS, LOW, HIGH, ends)
     relaxed(m)
-    for objective in np.random.default_rng(0).normal(size=(40, 5)).tolist():
+    for objective in np.random.default_rng(0).normal(size=(15, 5)).tolist():
         c, d = objective[:4], 2 * objective[4]
         value = maximum(m, sum(w * v for w, v in zip(c, m.x.values(), strict=True)) + d * m.h[None])
         assert value == pytest.approx(true_maximum(FUNCTIONS[name], c, d, *(ends or ())), abs=1e-7)
@@ -214,7 +214,7 @@ def test_extended_is_locally_ideal_in_sigma_too(name):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_one_unit_s_relaxations_are_ordered(name):
-    objectives = np.random.default_rng(2).normal(size=(8, 5)).tolist()
+    objectives = np.random.default_rng(2).normal(size=(4, 5)).tolist()
     chain = [Extended(), Partition(4), Partition(2), Partition(1), BigM(), Triangle()]
     values = np.array([[objective_value(name, f, c) for c in objectives] for f in chain])
     assert values[0] == pytest.approx(values[1], abs=1e-6)  # four inputs, four parts

@@ -175,7 +175,7 @@ def test_programs_find_counterexamples_and_verify_nothing(kind, seed, monkeypatc
         assert 0 < verdict.bound <= min(margins) + 1e-6
 
 
-def test_programs_bound_all_unsafe_sets(monkeypatch):
+def test_programs_bound_all_unsafe_sets():
     """Where no point is accepted, the bound is the least margin over all sets, to HiGHS's tolerances."""
     for seed in range(8):
         net, prop, margins = problem("box", seed)
@@ -268,6 +268,31 @@ def test_programs_are_not_asked_of_smooth_networks(search):
     assert po.verify(net, SAFE).reason == "stuck"
 
 
+@pytest.mark.parametrize(("statuses", "bound"), [(["proven", "stuck"], 0.25), (["stuck"], -math.inf)])
+def test_a_bound_is_one_on_all_cases(monkeypatch, statuses, bound):
+    """Boxes and zonotopes are asked about one after the other; those not asked about any more have no bound."""
+    answers = iter(statuses)
+    monkeypatch.setattr(
+        decide_module, "decide", lambda *_, **__: Decision(next(answers), None, None, 0.5, 0.25, 7, 0.1)
+    )
+    cases = [(po.Box([0.0], [1.0]), SAFE.unsafe), (po.Zonotope([0.5], [[0.5]]), SAFE.unsafe)]
+    verdict = po.verify(NET, po.Property.of_cases(cases, 1, 1), method="search")
+    assert (verdict.status, verdict.reason, verdict.bound) == ("unknown", "stuck", bound)
+    assert verdict.branches == 7 * len(statuses)
+
+
+def test_what_is_found_at_the_limit_is_found(monkeypatch):
+    plain = attack.attack
+
+    def slowly(*arguments):
+        time.sleep(1.1)
+        return plain(*arguments)
+
+    monkeypatch.setattr(attack, "attack", slowly)
+    verdict = po.verify(NET, po.Property(SAFE.region, [po.HPolytope([[-1.0]], [-0.9])]), time_limit=1.0)
+    assert (verdict.status, verdict.reason) == ("falsified", "")
+
+
 @pytest.mark.parametrize("method", ["auto", "milp"])
 def test_a_witness_must_replay_through_the_source(search, method):
     """The network reaches the unsafe set, the file that it is said to come from does not."""
@@ -332,19 +357,21 @@ def test_bad_input(changes, message):
         po.verify(**{"net": NET, "prop": SAFE} | changes)
 
 
-def test_verify_is_the_function_whatever_was_imported_first():
-    import polyopt.verification.property
-    from polyopt import verify
-
-    assert verify is po.verify is polyopt.verify
-    assert callable(po.verify)
-
-
 @pytest.mark.parametrize("name", SIGN_KINDS)
-def test_networks_that_jump_are_bounded_but_not_searched(name):
-    net, rows = NETWORKS[name], np.array([[1.0, -0.5]])
+def test_networks_that_jump_are_bounded_but_not_searched(name, monkeypatch):
+    """CROWN's bounds on outputs are enough for the set that is far, in one of its rows; a set that samples reach is not
+    verified, whatever else there is."""
+    monkeypatch.setattr(attack, "STAGES", ())
+    net, C = NETWORKS[name], np.array([[1.0, -0.5], [0.3, 1.0]])
     box = po.Box([-1.0] * net.input_size, [1.0] * net.input_size)
-    least = (net(box.sample(20000, np.random.default_rng(0))) @ rows[0]).min()
-    reached, far = (po.verify(net, po.Property(box, [po.HPolytope(rows, [least + d])])) for d in (0.01, -99.0))
-    assert reached.status != "verified"
-    assert (far.status, far.by) == ("verified", "search")
+    y, output = net(box.sample(20000, np.random.default_rng(0))), po.crown(net, box).output
+    least = np.maximum(C, 0.0) @ output.lower + np.minimum(C, 0.0) @ output.upper
+    far = po.HPolytope(C, [99.0, least[1] - 0.01])
+    reached = po.HPolytope(C[:1], [(y @ C[0]).min() + 0.01])
+    verdict = po.verify(net, po.Property(box, [far]), method="search")
+    assert (verdict.status, verdict.by, verdict.branches) == ("verified", "search", 0)
+    assert 0.0 < verdict.bound <= (y @ C.T - far.b).max(1).min()
+    for unsafe in ([far, reached], [reached, far]):
+        verdict = po.verify(net, po.Property(box, unsafe), method="search")
+        assert (verdict.status, verdict.by, verdict.reason) == ("unknown", "search", "jumps")
+        assert verdict.bound <= -0.01

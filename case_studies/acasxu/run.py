@@ -115,7 +115,8 @@ def meet(table: Path, rows: list[Row], path: Path) -> dict | None:
     unsafe = [[table.parent / row[name] for name in ("onnx", "vnnlib")] for row in rows if row["status"] == "falsified"]
     if not unsafe:
         return None
-    onnx, vnnlib = max(enumerate(unsafe), key=lambda pair: (tuple(file.name for file in pair[1]) == MET, pair[0]))[1]
+    wanted = [pair for pair in unsafe if tuple(file.name for file in pair) == MET]
+    onnx, vnnlib = (wanted or unsafe)[-1]
     net = po.from_onnx(onnx)
     met = find(net, onnx, vnnlib)
     if met is None:

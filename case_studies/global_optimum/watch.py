@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from polyopt.search.branching import Branching
+from polyopt.search import branching
 from polyopt.search.search import Search
 
 
@@ -38,7 +38,7 @@ class History:
 def watched(boxes: bool = False) -> Iterator[History]:
     """Of the search that runs within, its moments, its best points, and its boxes if they are asked for."""
     history, begin = History(), time.perf_counter()
-    plain_step, plain_halved = Search.step, Branching._halved
+    plain_step, plain_halved = Search.step, branching.halved
 
     def step(search: Search) -> None:
         plain_step(search)
@@ -47,14 +47,14 @@ def watched(boxes: bool = False) -> Iterator[History]:
         history.moments.append(Moment(now, -question.value, -search.bound, search.branches))
         history.points.append(question.point)
 
-    def halved(branching: Branching, values: dict) -> dict:
-        found = plain_halved(branching, values)
+    def halved(question, reduced, values: dict) -> dict:
+        found = plain_halved(question, reduced, values)
         history.boxes += list(np.stack([values["lower"].cpu().numpy(), values["upper"].cpu().numpy()], axis=1))
-        history.closed += (found["bound"] > branching.question.cutoff).tolist()
+        history.closed += (found["bound"] > question.cutoff).tolist()
         return found
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(Search, "step", step))
         if boxes:
-            stack.enter_context(patch.object(Branching, "_halved", halved))
+            stack.enter_context(patch.object(branching, "halved", halved))
         yield history

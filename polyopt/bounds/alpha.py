@@ -116,7 +116,7 @@ def ascended(
             each = region.repeat(2)
             here, over = sides[:, each, :before], minimum.take(each)
             found = ascend(backward, reduced, here, over, steps, begin=both(unit), priced=priced).bound
-            sides[:, region, unit] = torch.fmax(sides[:, region, unit], found.unflatten(0, (2, -1)))
+            sides[:, region, unit] = torch.maximum(sides[:, region, unit], found.unflatten(0, (2, -1)))
     return sides
 
 

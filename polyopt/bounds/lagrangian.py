@@ -54,7 +54,7 @@ class Cutoff(NamedTuple):
     """
 
     row: Tensor
-    value: float
+    value: Tensor
     scale: Tensor
 
 
@@ -186,17 +186,16 @@ def ascend(
     start: Multipliers | None = None,
     priced: bool = True,
     growth: float = 0.0,
-    fresh: bool = False,
 ) -> Ascent:
     """Lower bounds (batch,) on rows over a batch of domains, from multipliers that are improved by so many steps.
 
     The rows are either signed units, ``begin`` = (unit, sign), (batch,) each, of one layer, with a ``cutoff`` or not;
     or those of a ``mixture``. ``sides`` (2, batch, n) are bounds on the free units, of the first layers or of all;
-    ``start`` holds slopes and prices, which an ascent ended with if they are not ``fresh``. Only where
-    they are ``priced`` do prices on the sides help: after splits; ``growth`` is how fast they may (`Climb.run`).
+    ``start`` holds slopes and prices that an ascent has ended with. Only where they are ``priced`` are prices on the
+    sides sought, which help after splits; ``growth`` is how fast these may grow (`Climb.run`).
     """
     units = reduced.units.upto(sides.shape[2])
-    much = 1.0 if start is None or fresh else LATER
+    much = 1.0 if start is None else LATER
     slopes, prices = (units.relaxed(sides), torch.zeros_like(sides[0])) if start is None else start
     share, weights, scale = sides.new_ones(sides.shape[1]), None, sides.new_ones(sides.shape[1])
     rows = limits = None

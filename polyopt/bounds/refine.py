@@ -87,7 +87,7 @@ class Refinement:
         found, _ = self.bound({name: rows}, box, torch.zeros_like(signs))
         for side, bounds in zip(here, found.chunk(2), strict=True):
             at = box[: len(unit)], unit
-            side[at] = torch.fmax(side[at], bounds)
+            side[at] = torch.maximum(side[at], bounds)
 
     def _enclose(self, part: Part) -> None:
         place, here = part.place, self.sides[:, :, part.place]

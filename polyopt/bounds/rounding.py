@@ -92,5 +92,5 @@ def steepest(node: Node) -> np.ndarray:
 
 
 def down(values: Tensor) -> Tensor:
-    """Less than the exact sum of two numbers whose rounded sum these are."""
-    return values - torch.finfo(values.dtype).eps * values.detach().abs()
+    """Less than the exact sum of two numbers whose rounded sum these are; -inf where that is infinite or NaN."""
+    return (values - torch.finfo(values.dtype).eps * values.detach().abs()).nan_to_num(-torch.inf, neginf=-torch.inf)

@@ -33,6 +33,7 @@ def from_onnx(source: str | os.PathLike | ModelProto) -> Network:
     batch axis and does not appear in the network's shapes; a file without one is read as a function of one point.
     Operators on constants alone are evaluated, nodes that do not reach the output are left out, and layers bear the
     names of the ONNX nodes (or of their first outputs). The network's outputs are the graph's, in row-major order.
+    ``source`` stays with it, as ``net.source``: `polyopt.verify` replays counterexamples through the file or model.
 
     Raises ValueError for what is not a valid network, `UnsupportedLayer` for operators outside
     `polyopt.convert.onnx_ops.OPERATORS`.

@@ -40,6 +40,16 @@ def _float(value) -> float:
         return math.inf if value > 0 else -math.inf
 
 
+def down(value: Fraction) -> float:
+    """The greatest float that is no greater, -inf where there is none.
+
+    >>> down(Fraction("0.3")), -down(-Fraction("0.3")), down(-Fraction(10) ** 400)
+    (0.3, 0.30000000000000004, -inf)
+    """
+    nearest = _float(value)
+    return math.nextafter(nearest, -math.inf) if nearest > value else nearest
+
+
 def dot(W, M: np.ndarray, reciprocal: bool = False) -> np.ndarray:
     """``W M`` for floats W (k, m), dense or sparse, and fractions M (m, p).
 

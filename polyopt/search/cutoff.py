@@ -23,7 +23,10 @@ STEPS = 6  # of ascent, in a round
 
 
 class Below(NamedTuple):
-    """Where ``row . output <= limit``, rows (batch, n_out) and limits (batch,): on boxes, with rows >= ``bound``."""
+    """Where ``row . output <= limit``, rows (batch, n_out) and limits (batch,), on boxes with rows >= ``bound``.
+
+    Bounds (batch,) beyond the limits would turn the signs of the prices.
+    """
 
     row: Tensor
     limit: Tensor
@@ -42,9 +45,9 @@ def tightened(question: Question, reduced: Reduced, sides: Tensor, below: Below)
             width = -sides[:, domain, unit].sum(0).repeat(2)
             room = below.limit[each] - below.bound[each]
             cutoff = Cutoff(below.row[each], below.limit[each], width / room)
-            boxes = below.boxes if len(sides[0]) == 1 else below.boxes.take(each)
+            here, boxes = sides[:, each], below.boxes.take(each)
             found = ascend(
-                question.backward, reduced, sides[:, each], boxes, STEPS, begin=both(unit), cutoff=cutoff, priced=False
+                question.backward, reduced, here, boxes, STEPS, begin=both(unit), cutoff=cutoff, priced=False
             ).bound
-            sides[:, domain, unit] = torch.fmax(sides[:, domain, unit], found.unflatten(0, (2, -1)))
+            sides[:, domain, unit] = torch.maximum(sides[:, domain, unit], found.unflatten(0, (2, -1)))
     return sides

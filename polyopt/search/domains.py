@@ -7,6 +7,13 @@ import math
 import torch
 from torch import Tensor
 
+Values = dict[str, Tensor]  # of domains, by name; the first dimension counts them
+
+
+def those(values: Values, index: Tensor) -> Values:
+    """Some of the domains."""
+    return {name: value[index] for name, value in values.items()}
+
 
 class Domains:
     """Named tensors whose first dimension counts the open domains; ``bound`` is one of them.
@@ -15,7 +22,7 @@ class Domains:
     greatest bound, which are nearest to being done with, so that it grows no further than depth first.
     """
 
-    def __init__(self, values: dict[str, Tensor], limit: float):
+    def __init__(self, values: Values, limit: float):
         self._places = {name: value.new_empty(0, *value.shape[1:]) for name, value in values.items()}
         self._taken = torch.zeros(0, dtype=torch.bool, device=values["bound"].device)
         self._limit = limit
@@ -35,22 +42,22 @@ class Domains:
         size = sum(place[:1].numel() * place.element_size() for place in self._places.values())
         return size * len(self) > self._limit
 
-    def add(self, values: dict[str, Tensor]) -> None:
+    def add(self, values: Values) -> None:
         """Put domains on the list."""
         count = len(values["bound"])
         if (missing := count - int((~self._taken).sum())) > 0:
             self._grow(max(missing, len(self._taken)))
         free = (~self._taken).nonzero()[:count, 0]
-        self._taken[free] = True
         for name, place in self._places.items():
             place[free] = values[name].to(place.dtype)
+        self._taken[free] = True  # last, so that Ctrl-C leaves none that is half there
 
-    def pop(self, count: int) -> dict[str, Tensor]:
+    def pop(self, count: int) -> Values:
         """Take up to ``count`` domains from the list."""
         taken = self._taken.nonzero()[:, 0]
         bounds = self._places["bound"][taken]
         chosen = taken[bounds.topk(min(count, len(taken)), largest=self.full).indices]
-        values = {name: place[chosen] for name, place in self._places.items()}
+        values = those(self._places, chosen)
         self._taken[chosen] = False
         return values
 

@@ -13,9 +13,9 @@ from polyopt.bounds.climb import Reduced
 from polyopt.bounds.lagrangian import ascend
 from polyopt.bounds.refine import Boxes
 from polyopt.regions import Box
+from polyopt.search.domains import Values
 from polyopt.search.piece import least_on_piece
 from polyopt.search.question import Question
-from polyopt.search.splits import Values
 
 
 def solved(question: Question, leaves: Values, sides: Tensor, kept: Tensor) -> Values:
@@ -39,4 +39,4 @@ def solved(question: Question, leaves: Values, sides: Tensor, kept: Tensor) -> V
     reduced = Reduced(units, question.maps, question.output_map)
     start = units.relaxed(sides), prices
     bound = ascend(question.backward, reduced, sides, boxes, 0, start=start, mixture=mixture).bound
-    return {"bound": torch.fmax(bound, leaves["bound"]), "sides": leaves["sides"]}
+    return {"bound": torch.maximum(bound, leaves["bound"]), "sides": leaves["sides"]}

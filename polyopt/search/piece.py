@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linprog
+from scipy.optimize import OptimizeResult, linprog
 
 from polyopt.activations import PiecewiseLinear
 from polyopt.affine import AffineMap
@@ -24,7 +24,8 @@ class Least(NamedTuple):
     """A point (n_in,) where the margin is least on a piece, and what proves it: weights (r,), prices (2, N).
 
     Where the piece is empty there is no point, and both raise the Lagrangian above the cutoff. They come from a
-    linear program's floats, and prove what `polyopt.bounds.lagrangian` makes of them.
+    linear program's floats, and prove what `polyopt.bounds.lagrangian` makes of them. Where numbers are too large for
+    the program there is no point either, and both are zero.
     """
 
     point: np.ndarray | None
@@ -55,6 +56,7 @@ def least_around(question: Question, x: np.ndarray, target: int) -> np.ndarray |
     return least_on_piece(question, target, box, sides).point
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def least_on_piece(question: Question, target: int, box: Box, sides: np.ndarray) -> Least:
     """The least margin of a target where x is in a box and each unit between its sides (2, N), all on one piece."""
     question.backward.check()
@@ -70,15 +72,19 @@ def least_on_piece(question: Question, target: int, box: Box, sides: np.ndarray)
     elif found.status == 0:
         point, scale, first = found.x[:-1], 1.0, np.empty(0)
     if found.status != 0:
-        raise RuntimeError(f"the linear program of a linear region ended with: {found.message}")
+        return Least(None, np.zeros(count), np.zeros_like(sides))
     duals = np.concatenate([first, scale * np.maximum(-found.ineqlin.marginals, 0.0)])
     prices = np.zeros_like(sides)
     prices[_priced(question, sides)] = duals[count:]
     return Least(point, duals[:count], prices)
 
 
-def _least(rows: np.ndarray, limits: np.ndarray, ends: np.ndarray, giving: slice, least: float | None):
+def _least(
+    rows: np.ndarray, limits: np.ndarray, ends: np.ndarray, giving: slice, least: float | None
+) -> OptimizeResult:
     """The program ``min t`` subject to ``rows x <= limits + t`` for the giving rows, and without t for the others."""
+    if not (np.isfinite(rows).all() and np.isfinite(limits).all()):
+        return OptimizeResult(status=4)  # numerical difficulties
     slack = np.zeros((len(rows), 1))
     slack[giving] = -1.0
     cost = np.eye(rows.shape[1] + 1)[-1]

@@ -81,15 +81,20 @@ class Question:
         self.sides, self.reach = self._bounded(different, which.ravel())
         self.units = Units(self.form, self.backward, self.sides.transpose(0, 1))
         self.refuted = False
-        self.point, self.target, self.value = targets[0].box.center, 0, np.inf
+        self.point, self.target, self.value = targets[0].box.center, 0, math.inf
         self.offer((self.lower + self.upper) / 2, torch.arange(len(targets)))
 
     @property
     def cutoff(self) -> float:
-        """What a domain's bound has to exceed; a hair less than the gap, so that rounding keeps the answer in it."""
+        """What a domain's bound has to exceed; a hair less than the gap, so that rounding keeps the answer in it.
+
+        It falls as the value does, so that what was once beyond it stays so: a gap of more than 1 counts as 1.
+        """
         if self.gap is None:
             return 0.0
-        return self.value - (1.0 - 1e-6) * self.gap * max(1.0, abs(self.value))
+        if self.value == math.inf:
+            return math.inf
+        return self.value - (1.0 - 1e-6) * min(self.gap, 1.0) * max(1.0, abs(self.value))
 
     @property
     def constrained(self) -> bool:
@@ -138,7 +143,7 @@ class Question:
             self.point, self.target, self.value = points[best], int(targets[best]), float(margins[best])
         if self._accept is not None:
             for i in order[:TRIED]:
-                if margins[i] > 0 or self.refuted:
+                if not margins[i] <= 0 or self.refuted:
                     break
                 if self._accept(points[i], int(targets[i])):
                     self.point, self.target, self.value = points[i], int(targets[i]), float(margins[i])

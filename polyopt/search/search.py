@@ -19,9 +19,11 @@ from polyopt.bounds.lagrangian import Mixture, ascend
 from polyopt.bounds.refine import Boxes
 from polyopt.search.branching import Branching
 from polyopt.search.cutoff import Below, tightened
+from polyopt.search.descent import survey
 from polyopt.search.question import Question
 
 ROOT_STEPS = 20  # of ascent
+SURVEY = 1000  # halved boxes, after which it is worthwhile to look for good points all over
 ROUNDS = 12  # of tightening, at most
 WORTHWHILE = 0.02  # a round of tightening that shortens the units' ranges by less than this share is the last
 
@@ -30,42 +32,38 @@ class Search:
     """A search in the making: `step` takes it further, ``bound`` is valid at any time.
 
     It is ``over`` where no margin is below the cutoff, where the question is refuted, or where nothing can be done.
+    ``branching`` holds the open domains, once there are any; to go on from them is to make a search of them.
     """
 
     def __init__(self, question: Question, branching: Branching | None = None):
         self.question = question
-        self._whole = question.lower.new_full((len(question.lower),), -torch.inf)  # bounds on the targets' whole boxes
+        self._bounds = question.lower.new_full((len(question.lower),), -torch.inf)  # bounds on the targets' whole boxes
         self.closed = math.inf  # the least of these that are beyond the cutoff
-        self._branching = branching
+        self.branching = branching
         self._work = self._root() if branching is None else self._branches()
         self._exhausted = self._tightened = False
 
     @property
-    def branching(self) -> Branching | None:
-        """The open domains, once there are any; to go on from them is to make a search of them."""
-        return self._branching
-
-    @property
     def bound(self) -> float:
         """No margin of any target is less."""
-        if self._branching is None:
-            return float(self._whole.min())
-        return min(self._branching.bound, self.closed)
+        if self.branching is None:
+            return float(self._bounds.min())
+        return min(self.branching.bound, self.closed)
 
     @property
     def whole(self) -> bool:
         """Whether the bound holds of all margins; else only of those below the cutoff, as others have been clipped."""
-        return not self._tightened and (self._branching is None or self._branching.whole)
+        return not self._tightened and (self.branching is None or self.branching.whole)
 
     @property
     def branches(self) -> int:
         """How many domains have been bounded."""
-        return 0 if self._branching is None else self._branching.branches
+        return 0 if self.branching is None else self.branching.branches
 
     @property
     def open(self) -> int:
         """How many domains, or targets before that, are still open."""
-        return len(self._left()) if self._branching is None else self._branching.open
+        return len(self._left()) if self.branching is None else self.branching.open
 
     @property
     def over(self) -> bool:
@@ -85,19 +83,24 @@ class Search:
             yield from self._ascend_units(here)
             self._ascend(torch.arange(len(here)), here)
             yield
-            for target in self._whole.argsort().tolist():
-                yield from self._tighten(target, here)
+            for target in self._bounds.argsort().tolist():
+                if self._bounds[target] <= question.cutoff:
+                    yield from self._tighten(target, here)
             sides[:, :, units.kept] = here
             branching = Branching(question, sides, self._left())
-        self.closed = min(self._whole[self._whole > question.cutoff].tolist(), default=math.inf)
-        branching.put(self._left(), self._whole[self._left()], ROOT_STEPS)
-        self._branching = branching
+        self.closed = min(self._bounds[self._bounds > question.cutoff].tolist(), default=math.inf)
+        branching.put(self._left(), self._bounds[self._left()], ROOT_STEPS)
+        self.branching = branching
         yield
         yield from self._branches()
 
     def _branches(self) -> Iterator[None]:
-        while self._branching.open:
-            self._branching.step()
+        surveyed = not self.branching.halves_inputs
+        while self.branching.open:
+            if not surveyed and self.branches >= SURVEY:
+                surveyed = True
+                survey(self.question)
+            self.branching.step()
             yield
 
     def _ascend_units(self, sides: Tensor) -> Iterator[None]:
@@ -112,7 +115,7 @@ class Search:
             yield
 
     def _left(self) -> Tensor:
-        return (self._whole <= self.question.cutoff).nonzero()[:, 0]
+        return (self._bounds <= self.question.cutoff).nonzero()[:, 0]
 
     def _ascend(self, targets: Tensor, sides: Tensor) -> Mixture:
         """Bounds on the margins of some targets, whose units have ``sides`` (k, 2, n); the weights of their rows."""
@@ -120,7 +123,7 @@ class Search:
         mixture = question.mixture(targets)
         boxes, sides = Boxes(question.lower[targets], question.upper[targets]), sides.transpose(0, 1)
         found = ascend(question.backward, self._reduced, sides, boxes, ROOT_STEPS, mixture=mixture, priced=False)
-        self._whole[targets] = torch.fmax(self._whole[targets], found.bound)
+        self._bounds[targets] = torch.maximum(self._bounds[targets], found.bound)
         question.offer(found.point, targets)
         return mixture.weighted(found.weights)
 
@@ -129,16 +132,17 @@ class Search:
         question = self.question
         boxes, this = Boxes(question.lower[target, None], question.upper[target, None]), torch.tensor([target])
         for _ in range(ROUNDS):
-            if self._whole[target] > question.cutoff:
-                return
             mixture = self._ascend(this, sides[target, None])
+            yield
+            if self._bounds[target] > question.cutoff:
+                return
             before, fixed = sides[target].clone(), mixture.limit()
             self._tightened = True
-            below = Below(mixture.row(), question.cutoff + fixed, self._whole[this] + fixed, boxes)
+            below = Below(mixture.row(), question.cutoff + fixed, self._bounds[this] + fixed, boxes)
             sides[target] = tightened(question, self._reduced, before.unsqueeze(1), below)[:, 0]
             lengths, shorter = -before.sum(0), -sides[target].sum(0)
             if (shorter < 0).any():  # no point is below the cutoff
-                self._whole[target] = math.inf
+                self._bounds[target] = math.inf
             yield
             changed = shorter < lengths
             if not shorter[changed].sum() < (1.0 - WORTHWHILE) * lengths[changed].sum():

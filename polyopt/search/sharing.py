@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 from polyopt.network import Network
-from polyopt.search.branching import Branching
+from polyopt.search.branching import Branching, Tally
+from polyopt.search.domains import Values
 from polyopt.search.inside import Inside
 from polyopt.search.question import Question, Target
 from polyopt.search.search import Search
-from polyopt.search.splits import Values
 
 SLICE = 0.5  # seconds
 PART = 512  # domains, at most, sent at a time
@@ -47,8 +47,7 @@ class Task(NamedTuple):
     gap: float | None
     inside: Inside | None
     device: str | None
-    sides: np.ndarray
-    fixing: np.ndarray | None
+    basis: Arrays
 
 
 class Part(NamedTuple):
@@ -59,10 +58,10 @@ class Part(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is still open; of the rest what `Branching.merge` takes; points (m, n_in) and targets (m,) to be offered."""
+    """What is still open; of the rest a `Tally`; points (m, n_in) and targets (m,) to be offered."""
 
     values: Arrays
-    merged: tuple[float, float, bool, int]
+    tally: Tally
     points: np.ndarray
     targets: np.ndarray
 
@@ -94,11 +93,6 @@ class Shared:
     def branches(self) -> int:
         """How many domains have been bounded."""
         return self.search.branches
-
-    @property
-    def whole(self) -> bool:
-        """Whether the bound holds of all margins, as far as is known here."""
-        return self.search.whole and not self._parts
 
     @property
     def over(self) -> bool:
@@ -158,7 +152,7 @@ class Shared:
             return error
         answer = future.result()
         branching.receive(from_arrays(answer.values, self.question))
-        branching.merge(*answer.merged)
+        branching.merge(answer.tally)
         self.question.offer(answer.points, answer.targets)
         return None
 
@@ -168,34 +162,30 @@ def work(task: bytes, part: Part, seconds: float) -> Answer:
     begin = time.perf_counter()
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # as many processes as there are processors do the rest
-    question, sides, fixing, candidates = _prepared(task, threading.get_ident())
+    question, basis, candidates = _prepared(task, threading.get_ident())
     candidates.clear()
     question.point, question.target, question.value = part.best
-    branching = Branching(question, sides, fixing)
-    branching.surveyed = True
+    branching = Branching(question, **basis)
     branching.receive(from_arrays(part.values, question))
     while branching.open and branching.bound <= question.cutoff:
         branching.step()
         if time.perf_counter() - begin > seconds:
             break
-    merged = (branching.closed, branching.stuck, branching.whole, branching.branches)
     found = [(question.point, question.target), *candidates]
     points, targets = np.stack([point for point, _ in found]), np.array([target for _, target in found])
-    return Answer(to_arrays(branching.release(branching.open)), merged, points, targets)
+    return Answer(to_arrays(branching.release(branching.open)), branching.tally, points, targets)
 
 
 def task_of(question: Question, branching: Branching) -> Task:
     """What the domains of this search are domains of."""
-    fixing = None if branching.targets is None else branching.targets.cpu().numpy()
-    device = question.backward.device
-    sides = branching.sides.cpu().numpy()
-    return Task(question.net, question.targets, question.gap, question.inside, device, sides, fixing)
+    device, basis = question.backward.device, to_arrays(branching.basis)
+    return Task(question.net, question.targets, question.gap, question.inside, device, basis)
 
 
 @lru_cache(maxsize=os.cpu_count() or 1)
 def _prepared(task: bytes, thread: int):
     """The question of a task for one thread, kept for a while, and the counterexamples that it comes across."""
-    net, targets, gap, inside, device, sides, fixing = Task(*pickle.loads(task))
+    net, targets, gap, inside, device, basis = pickle.loads(task)
     candidates: list[tuple[np.ndarray, int]] = []
 
     def note(x: np.ndarray, target: int) -> bool:
@@ -204,8 +194,7 @@ def _prepared(task: bytes, thread: int):
         return False
 
     question = Question(net, targets, gap=gap, accept=note if gap is None else None, device=device, inside=inside)
-    fixing = None if fixing is None else torch.tensor(fixing, device=question.lower.device)
-    return question, question.backward.tensor(sides), fixing, candidates
+    return question, from_arrays(basis, question), candidates
 
 
 def to_arrays(values: Values) -> Arrays:

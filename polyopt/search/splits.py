@@ -12,9 +12,16 @@ from torch import Tensor
 
 from polyopt.bounds.units import Units
 from polyopt.network import INPUT
+from polyopt.search.domains import Values
 from polyopt.search.question import Question
 
-Values = dict[str, Tensor]  # of domains, by name; first dimension batch
+LEVELS = 3  # at most, that a domain is split at once, to fill a batch
+OFFERED = 32  # domains of a batch whose points are tried
+
+
+def foremost(bounds: Tensor) -> Tensor:
+    """Which domains of a batch have the least bounds (batch,): the points of these are worth trying."""
+    return bounds.topk(min(OFFERED, len(bounds)), largest=False).indices
 
 
 def split_units(taken: Values, level: int) -> Values:
@@ -50,8 +57,8 @@ def clipped(lower: Tensor, upper: Tensor, slope: Tensor, room: Tensor) -> tuple[
     reach = room.unsqueeze(1) / slope.abs().clamp(min=finfo.tiny)
     reach = reach + 4.0 * finfo.eps * (reach + lower.abs() + upper.abs())  # rounded outwards
     return (
-        torch.where(slope < 0, torch.maximum(lower, upper - reach), lower),
-        torch.where(slope > 0, torch.minimum(upper, lower + reach), upper),
+        torch.where(slope < 0, torch.fmax(lower, upper - reach), lower),
+        torch.where(slope > 0, torch.fmin(upper, lower + reach), upper),
     )
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from polyopt.search.branching import Branching
+from polyopt.search.branching import Branching, Tally
 from polyopt.search.question import Question
 from polyopt.search.search import Search
 from polyopt.search.sharing import Arrays, from_arrays, to_arrays
@@ -19,15 +18,16 @@ PROBES = 4
 class State:
     """The open domains of a search, as arrays that pickle, and its best point; without domains, the point alone.
 
-    ``probe`` are the margins of the question at a few points, by which a search recognises its own state.
+    ``probe`` are the margins of the question at a few points, by which a search recognises its own state; of what its
+    domains have lost no more is known than that it does not improve on the best point by more than ``gap``.
     """
 
     probe: np.ndarray
+    gap: float
     best: tuple[np.ndarray, int]
     values: Arrays | None = None
-    sides: np.ndarray | None = None
-    fixing: np.ndarray | None = None
-    merged: tuple[float, float, bool, int] | None = None
+    basis: Arrays | None = None
+    tally: Tally | None = None
 
 
 def state_of(search: Search) -> State:
@@ -35,12 +35,11 @@ def state_of(search: Search) -> State:
     question, branching = search.question, search.branching
     probe, best = _probe(question), (question.point, question.target)
     if branching is None:
-        return State(probe, best)
-    merged = (min(branching.closed, search.closed), branching.stuck, search.whole, search.branches)
-    fixing = None if branching.targets is None else branching.targets.cpu().numpy()
+        return State(probe, question.gap, best)
+    tally = branching.tally._replace(closed=min(branching.closed, search.closed), whole=search.whole)
     values = branching.release(branching.open)
     branching.receive(values)
-    return State(probe, best, to_arrays(values), branching.sides.cpu().numpy(), fixing, merged)
+    return State(probe, question.gap, best, to_arrays(values), to_arrays(branching.basis), tally)
 
 
 def resumed(question: Question, state: State) -> Search:
@@ -51,13 +50,17 @@ def resumed(question: Question, state: State) -> Search:
             "optimize: the state to resume is that of another network, region, objective or sense; give what it was "
             "made with"
         )
+    if question.gap < state.gap:
+        raise ValueError(
+            f"optimize: the state to resume left out what is within a gap of {state.gap}, but {question.gap} is asked "
+            "for; give the same gap or a greater one, or begin anew"
+        )
     question.offer(state.best[0][None], np.array([state.best[1]]))
     if state.values is None:
         return Search(question)
-    fixing = None if state.fixing is None else torch.tensor(state.fixing, device=question.lower.device)
-    branching = Branching(question, question.backward.tensor(state.sides), fixing)
+    branching = Branching(question, **from_arrays(state.basis, question))
     branching.receive(from_arrays(state.values, question))
-    branching.merge(*state.merged)
+    branching.merge(state.tally)
     return Search(question, branching)
 
 

@@ -79,7 +79,7 @@ class Programs:
 
 
 def bound_here(
-    programs: Programs, instance: Instance, forms: Forms, units, lower: np.ndarray, upper: np.ndarray, tick: Callable
+    instance: Instance, programs: Programs, forms: Forms, units, lower: np.ndarray, upper: np.ndarray, tick: Callable
 ) -> None:
     """Tighten the bounds (p,) of some of the forms, in place, one after the other; ``tick(1)`` after each."""
     instance.grow(programs.polyhedron)
@@ -132,5 +132,5 @@ def _share(programs: Programs, seconds: float, forms: Forms, units: np.ndarray, 
     own = replace(programs, polyhedron=replace(programs.polyhedron), deadline=time.monotonic() + seconds)
     some = Forms(forms.matrix[units], forms.offset[units], forms.slack[units])
     with suppress(OutOfTime, KeyboardInterrupt):
-        bound_here(own, Instance(), some, range(len(units)), lower, upper, lambda count: None)
+        bound_here(Instance(), own, some, range(len(units)), lower, upper, lambda count: None)
     return Found(units, lower, upper, own.polyhedron.rows_from(first))

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from polyopt.regions.rational import dot, fractions
+from polyopt.regions.rational import dot, down, fractions
 from polyopt.regions.rounding import TINY, gamma, outward
 from polyopt.tighten.polyhedron import Polyhedron
 
@@ -62,7 +62,7 @@ def lower_bound(polyhedron: Polyhedron, form: Form, y: np.ndarray, exact: bool =
 def _rounded(polyhedron: Polyhedron, form: Form, y, sides) -> float:
     size, count, reach = abs(y), np.count_nonzero(y), polyhedron.magnitude
     residual = form.cost - polyhedron.matrix.T @ y
-    error = 2.0 * gamma(count + 4) * (abs(form.cost) + polyhedron.sizes.T @ size)
+    error = 2.0 * gamma(count + 4) * (abs(form.cost) + abs(polyhedron.matrix).T @ size)
     least = np.minimum(residual * polyhedron.lower, residual * polyhedron.upper)
     value = form.constant + y @ sides + least.sum()
     spread = form.slack + size @ polyhedron.slack + error @ reach
@@ -79,5 +79,4 @@ def _exact(polyhedron: Polyhedron, form: Form, y, sides) -> float:
     ends = [residual * fractions(side) for side in (polyhedron.lower, polyhedron.upper)]
     value = Fraction(form.constant) - Fraction(form.slack) + np.minimum(*ends).sum()
     value += (weights * fractions(sides)).sum() - (abs(weights) * fractions(slack)).sum()
-    nearest = float(value)
-    return nearest if Fraction(nearest) <= value else math.nextafter(nearest, -math.inf)
+    return down(value)

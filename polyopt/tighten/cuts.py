@@ -18,7 +18,6 @@ Source: Tjandraatmadja et al., "The convex relaxation barrier, revisited", NeurI
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse as sp
 
 from formulations import Hull
 from polyopt.regions.rounding import TINY, gamma
@@ -31,6 +30,7 @@ def separate(polyhedron: Polyhedron, hinges: list[Hinges], point: np.ndarray, hu
 
     >>> columns = Polyhedron()
     >>> h = columns.add_columns([-1.0, -1.0, 0.0], [1.0, 1.0, 2.0])[2:]
+    >>> import scipy.sparse as sp
     >>> from polyopt.tighten.relaxed import Forms
     >>> forms = Forms(sp.csr_array([[1.0, 1.0, 0.0]]), np.zeros(1), np.zeros(1))
     >>> relu = Hinges(forms, h, np.array([[0.0], [1.0]]), np.zeros((2, 1)))
@@ -54,10 +54,10 @@ def separate(polyhedron: Polyhedron, hinges: list[Hinges], point: np.ndarray, hu
         order = np.argsort(-excess)
         chosen = order[(excess > hull.tolerance * (1.0 + size))[order]][: hull.per_round]
         if len(chosen):
-            matrix = sp.lil_array((len(chosen), len(point)))
+            matrix = np.zeros((len(chosen), len(point)))
             matrix[:, read] = -rows[chosen]
             matrix[np.arange(len(chosen)), layer.columns[chosen]] = sign[chosen]
-            polyhedron.add_rows(sp.csr_array(matrix), -np.inf, bound[chosen], slack[chosen])
+            polyhedron.add_rows(matrix, -np.inf, bound[chosen], slack[chosen])
         added += len(chosen)
     return added
 

@@ -17,29 +17,25 @@ _KEPT = {"presolve": "off", "solver": "simplex", "parallel": "off"}
 
 
 class Instance:
-    """The solver, and how much of a polyhedron it holds already."""
+    """The solver, which holds some first columns and rows of a polyhedron."""
 
     def __init__(self):
         self._solver = highspy.Highs()
         self._solver.silent()
         for option, value in _KEPT.items():
             self._solver.setOptionValue(option, value)
-        self._columns = self._rows = 0
-        self._priced = np.empty(0, dtype=np.int32)
 
     def grow(self, polyhedron: Polyhedron) -> None:
         """Add the columns and rows that the polyhedron has got since."""
-        new, first = slice(self._columns, None), self._rows
+        new = slice(self._solver.getNumCol(), None)
         lower, upper = polyhedron.lower[new], polyhedron.upper[new]
-        count = len(lower)
-        if count:
+        if count := len(lower):
             empty = np.zeros(count, dtype=np.int32)
             self._solver.addCols(count, np.zeros(count), lower, upper, 0, empty, empty[:0], np.empty(0))
-        matrix, row_lower, row_upper, _ = polyhedron.rows_from(first)
+        matrix, row_lower, row_upper, _ = polyhedron.rows_from(self._solver.getNumRow())
         if len(row_lower):
             places = (matrix.indptr[:-1].astype(np.int32), matrix.indices.astype(np.int32))
             self._solver.addRows(len(row_lower), row_lower, row_upper, matrix.nnz, *places, matrix.data)
-        self._columns, self._rows = len(polyhedron.lower), len(polyhedron.row_lower)
 
     def minimize(self, cost: np.ndarray, seconds: float = math.inf) -> np.ndarray:
         """Multipliers (m,) of the rows for the least ``cost x``; those of the last basis where there is no optimum.
@@ -52,16 +48,14 @@ class Instance:
         >>> instance.minimize(np.array([1.0, 2.0])), instance.point
         (array([1.]), array([0.5, 0. ]))
         """
-        priced = np.flatnonzero(cost).astype(np.int32)
-        self._solver.changeColsCost(len(self._priced), self._priced, np.zeros(len(self._priced)))
-        self._solver.changeColsCost(len(priced), priced, cost[priced])
-        self._priced = priced
+        self._solver.changeColsCost(len(cost), np.arange(len(cost), dtype=np.int32), cost)
         if math.isfinite(seconds):
             # HiGHS counts the time of all linear programs that an instance has solved
             self._solver.setOptionValue("time_limit", self._solver.getRunTime() + seconds)
         self._solver.run()
         duals = np.array(self._solver.getSolution().row_dual)
-        return duals if len(duals) == self._rows else np.zeros(self._rows)
+        rows = self._solver.getNumRow()
+        return duals if len(duals) == rows else np.zeros(rows)
 
     @property
     def point(self) -> np.ndarray:

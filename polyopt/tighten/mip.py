@@ -19,7 +19,8 @@ from polyopt.bounds.result import Bounds, Interval
 from polyopt.embed import add_network
 from polyopt.network import Network
 from polyopt.program import to_highs, to_program
-from polyopt.regions import Ellipsoid, Product, Region
+from polyopt.regions import Region
+from polyopt.regions.polyhedral import without_quadratics
 
 MARGIN = 1e-6
 
@@ -43,13 +44,10 @@ def mip_bounds(
     >>> lower.round(3), upper.round(3)
     (array([-0.]), array([1.]))
     """
-    region = _polyhedral(region)
-    m = pyo.ConcreteModel()
-    m.x, m.net = pyo.Var(range(net.input_size)), pyo.Block()
-    box = region.bounding_box()
-    for x, low, high in zip(m.x.values(), box.lower.tolist(), box.upper.tolist(), strict=True):
-        x.setlb(low)
-        x.setub(high)
+    region = without_quadratics(region)
+    m, box = pyo.ConcreteModel(), region.bounding_box()
+    m.x = pyo.Var(range(net.input_size), bounds=lambda _, i: (float(box.lower[i]), float(box.upper[i])))
+    m.net = pyo.Block()
     outputs = add_network(m.net, net, m.x, bounds=Bounds(region, tuple(pre), Interval(lower, upper)))
     program = to_program(m)
     if not program.integer.any():  # the linear programs have said it all
@@ -70,10 +68,3 @@ def mip_bounds(
                 value = sense * (bound - MARGIN) * (size or 1.0)
                 side[i] = max(side[i], value) if sense > 0 else min(side[i], value)
         solver.changeColCost(column, 0.0)
-
-
-def _polyhedral(region: Region) -> Region:
-    """The region with boxes around its ellipsoids."""
-    if isinstance(region, Product):
-        return Product(*map(_polyhedral, region.regions))
-    return region.bounding_box() if isinstance(region, Ellipsoid) else region

@@ -19,6 +19,7 @@ import math
 import time
 from concurrent.futures import Executor
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
@@ -81,12 +82,13 @@ def obbt(
     begin = time.monotonic()
     _check(net, region, start, formulation, mip_units, mip_seconds, time_limit)
     deadline = math.inf if time_limit is None else begin + time_limit
-    relaxed, instance = Relaxed(region), Instance()
+    relaxed = Relaxed(region)
     start = crown(net, region) if start is None else start
     form = maxima_as_relus(net)
     known = _known(net, form, region, start)
     hull = formulation if isinstance(formulation, Hull) else None
     programs = Programs(relaxed.polyhedron, relaxed.hinges, hull, exact, deadline)
+    bound = partial(bound_here, Instance()) if executor is None else partial(bound_elsewhere, executor)
     with suppress(OutOfTime, KeyboardInterrupt), tqdm(disable=not progress, unit=" units", leave=False) as bar:
         for target in targets(net, form):
             bar.set_description(target.name or "output")
@@ -95,11 +97,8 @@ def obbt(
                 groups = target.node.layer.groups(*target.node.input_shapes)
                 relaxed.limit(relaxed.forms(target.map), lower[groups].max(1), upper[groups].max(1))
                 continue
-            units, forms = target.undecided(lower, upper), relaxed.forms(target.map)
-            if executor is None:
-                bound_here(programs, instance, forms, units, lower, upper, bar.update)
-            else:
-                bound_elsewhere(executor, programs, forms, units, lower, upper, bar.update)
+            forms = relaxed.forms(target.map)
+            bound(programs, forms, target.undecided(lower, upper), lower, upper, bar.update)
             if mip_units:
                 _mips(form, region, target, known, mip_units, mip_seconds, deadline)
             if target.node in form.activations:

@@ -36,7 +36,6 @@ class Polyhedron:
     row_lower: np.ndarray = field(default_factory=_none)
     row_upper: np.ndarray = field(default_factory=_none)
     slack: np.ndarray = field(default_factory=_none)
-    sizes: sp.csr_array = field(default_factory=lambda: sp.csr_array((0, 0)))  # |A|
 
     @property
     def magnitude(self) -> np.ndarray:
@@ -47,14 +46,13 @@ class Polyhedron:
         """New columns with these bounds, in no row yet; returns their numbers."""
         first = len(self.lower)
         self.lower, self.upper = np.append(self.lower, lower), np.append(self.upper, upper)
-        self.matrix, self.sizes = (_widened(part, len(self.lower)) for part in (self.matrix, self.sizes))
+        self.matrix = widened(self.matrix, len(self.lower))
         return np.arange(first, len(self.lower))
 
     def add_rows(self, matrix: sp.csr_array, lower, upper, slack=0.0) -> None:
         """New rows on the first columns, as many as the matrix has."""
-        matrix = _widened(sp.csr_array(matrix), len(self.lower))
+        matrix = widened(sp.csr_array(matrix), len(self.lower))
         self.matrix = sp.csr_array(sp.vstack([self.matrix, matrix], format="csr"))
-        self.sizes = abs(self.matrix)
         count = matrix.shape[0]
         self.row_lower, self.row_upper, self.slack = (
             np.append(known, np.broadcast_to(np.float64(new), count))
@@ -66,5 +64,6 @@ class Polyhedron:
         return self.matrix[first:], self.row_lower[first:], self.row_upper[first:], self.slack[first:]
 
 
-def _widened(matrix: sp.csr_array, columns: int) -> sp.csr_array:
+def widened(matrix: sp.csr_array, columns: int) -> sp.csr_array:
+    """The matrix with so many columns, the new ones of zeros."""
     return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns))

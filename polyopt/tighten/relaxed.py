@@ -21,6 +21,7 @@ from polyopt.tighten.certificate import Form
 from polyopt.tighten.domain import domain
 from polyopt.tighten.envelope import envelope
 from polyopt.tighten.maps import Map
+from polyopt.tighten.polyhedron import widened
 
 
 class Forms(NamedTuple):
@@ -77,7 +78,7 @@ class Relaxed:
         roundings = map_.roundings + (len(map_.terms) if len(map_.terms) > 1 else 0)
         for name, term in map_.terms.items():
             value, reach = self._values[name], self._reach(self._values[name])
-            matrix, offset = matrix + term @ _wide(value.matrix, self._count), offset + term @ value.offset
+            matrix, offset = matrix + term @ widened(value.matrix, self._count), offset + term @ value.offset
             size, slack = size + map_.sizes[name] @ reach, slack + map_.sizes[name] @ value.slack
             if not _is_plain(value):
                 roundings += int(np.diff(term.indptr).max(initial=0)) + 4
@@ -92,13 +93,13 @@ class Relaxed:
         pre, post = np.full(node.size, -1), np.full(node.size, -1)
         pre[tied] = self.polyhedron.add_columns(lower[tied], upper[tied])
         post[bent] = self.polyhedron.add_columns(around.lower[bent], around.upper[bent])
-        rows = self._at(np.arange(len(tied)), pre[tied], len(tied)) - _wide(forms.matrix[tied], self._count)
+        rows = self._at(np.arange(len(tied)), pre[tied], len(tied)) - widened(forms.matrix[tied], self._count)
         self.polyhedron.add_rows(rows, forms.offset[tied], forms.offset[tied], forms.slack[tied])
         line = np.arange(len(around.unit))
         lines = self._at(line, post[around.unit], len(line), around.sign)
         lines = lines - self._at(line, pre[around.unit], len(line), around.slope)
         self.polyhedron.add_rows(lines, -np.inf, around.intercept, around.slack)
-        scaled = sp.diags_array(around.scale) @ _wide(forms.matrix, self._count)
+        scaled = sp.diags_array(around.scale) @ widened(forms.matrix, self._count)
         size = abs(around.scale) * self._reach(forms) + abs(around.shift)
         exact = np.isin(around.scale, (0.0, 1.0)) & (around.shift == 0)
         matrix = sp.csr_array(scaled + self._at(bent, post[bent], node.size))
@@ -148,7 +149,3 @@ def _hinges(node: Node, forms: Forms, post: np.ndarray, lower: np.ndarray, upper
     pieces = np.stack([first, first + 1])
     some = Forms(forms.matrix[units], forms.offset[units], forms.slack[units])
     return Hinges(some, post[units], slopes[pieces, units], intercepts[pieces, units])
-
-
-def _wide(matrix: sp.csr_array, columns: int) -> sp.csr_array:
-    return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns))

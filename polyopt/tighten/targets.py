@@ -24,14 +24,18 @@ OUTPUT = None  # the name that no layer has
 class Target:
     """The value of the node ``source``, which is what ``node`` reads, or the output where that is None.
 
-    ``name`` is the node's; ``weights`` (n,) sums the magnitudes with which later layers read each unit.
+    ``weights`` (n,) sums the magnitudes with which later layers read each unit.
     """
 
-    name: str | None
     source: str
     node: Node | None
     map: Map
     weights: np.ndarray
+
+    @property
+    def name(self) -> str | None:
+        """The node's name."""
+        return OUTPUT if self.node is None else self.node.name
 
     @property
     def is_maximum(self) -> bool:
@@ -75,20 +79,19 @@ def targets(net: Network, form: Network) -> list[Target]:
     >>> [(target.name, target.source) for target in targets(net, maxima_as_relus(net))]
     [('0', '0.joined'), ('0.1.relu', '0.1.difference'), ('0', '0'), (None, '0')]
     """
-    values = {node.name: node for node in net.activations if isinstance(node.layer, GroupMax)}
-    maxima = {f"{name}.joined": node for name, node in values.items()}
-    found: list[tuple[str | None, str, Node | None]] = []
+    nodes = [node for node in net.activations if isinstance(node.layer, GroupMax)]
+    maxima = {name: node for node in nodes for name in (f"{node.name}.joined", node.name)}
+    found: list[tuple[str, Node | None]] = []
     for node in form.nodes:
         if node.name in maxima:
-            found.append((maxima[node.name].name, node.name, maxima[node.name]))
-        elif node.name in values:
-            found.append((node.name, node.name, values[node.name]))
+            found.append((node.name, maxima[node.name]))
         elif not isinstance(node.layer, Linear):
-            found.append((node.name, node.inputs[0], node))
-    found.append((OUTPUT, form.nodes[-1].name, None))
-    maps = maps_to(form, [source for _, source, _ in found])
-    return [Target(*each, maps[each[1]], _weights(each[0], maps)) for each in found]
+            found.append((node.inputs[0], node))
+    found.append((form.nodes[-1].name, None))
+    maps = maps_to(form, [source for source, _ in found])
+    return [Target(source, node, maps[source], _weights(node, maps)) for source, node in found]
 
 
-def _weights(name: str | None, maps: dict[str, Map]) -> np.ndarray:
-    return sum((abs(map_.terms[name]).sum(0) for map_ in maps.values() if name in map_.terms), start=np.zeros(1))
+def _weights(node: Node | None, maps: dict[str, Map]) -> np.ndarray:
+    read = [map_.terms[node.name] for map_ in maps.values() if node and node.name in map_.terms]
+    return sum((abs(term).sum(0) for term in read), start=np.zeros(1))

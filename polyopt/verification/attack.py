@@ -33,6 +33,7 @@ from torch import Tensor
 from polyopt.convert.to_torch import to_torch
 from polyopt.network import Network
 from polyopt.regions import Box, HPolytope, Product, Region
+from polyopt.verification.attained import maximizers
 from polyopt.verification.leaky import Leaky
 from polyopt.verification.property import Case
 
@@ -182,8 +183,7 @@ def _least(part: _Part, gradient: Tensor, x: Tensor) -> Tensor:
     if part.box is not None:
         lower, upper = part.box
         return torch.where(gradient > 0, lower, torch.where(gradient < 0, upper, x))
-    with torch.enable_grad():
-        rows = (-gradient).requires_grad_()
-        total = sum(region.support(row).sum() for region, row in zip(part.regions, rows, strict=True))
-    (found,) = torch.autograd.grad(total, rows)
+    rows = -gradient.cpu().numpy()
+    found = np.stack([maximizers(region, some) for region, some in zip(part.regions, rows, strict=True)])
+    found = torch.tensor(found, device=x.device)
     return torch.where(found.isfinite() & gradient.any(-1, keepdim=True), found, x)

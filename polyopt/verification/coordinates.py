@@ -49,15 +49,15 @@ def questions(net: Network, cases: Sequence[Case]) -> list[Question]:
     (Box([0. 0.], [1. 1.]), array([-0.5,  1. ]))
     """
     plain = [k for k, case in enumerate(cases) if isinstance(case.region, Box)]
-    found = [Question(net, [Case(*cases[k]) for k in plain], plain, lambda x: x, False)] if plain else []
-    return found + [_question(net, Case(*case), k) for k, case in enumerate(cases) if k not in plain]
+    found = [Question(net, [cases[k] for k in plain], plain, lambda x: x, False)] if plain else []
+    return found + [_question(net, case, k) for k, case in enumerate(cases) if not isinstance(case.region, Box)]
 
 
 def _question(net: Network, case: Case, index: int) -> Question:
     where = coordinates(case.region)
-    R, s = where.R, where.s
+    s = where.s
     unsafe = tuple(
         HPolytope(block_diag(polytope.A, np.eye(len(s))), np.concatenate([polytope.b, s])) for polytope in case.unsafe
     )
     g = moved(net, where, np.zeros((0, net.input_size)))
-    return Question(g, [Case(where.box, unsafe)], [index], where.point, len(R) > 0)
+    return Question(g, [Case(where.box, unsafe)], [index], where.point, len(s) > 0)

@@ -25,7 +25,8 @@ from polyopt.bounds.crown import crown
 from polyopt.embed import add_network
 from polyopt.highs import solve
 from polyopt.network import Network
-from polyopt.regions import Ellipsoid, Product, Region
+from polyopt.regions import Region
+from polyopt.regions.polyhedral import without_quadratics
 
 RESOLUTION = 1e-6
 MARGIN = 0.5  # of a unit
@@ -79,14 +80,3 @@ def deviations(
             yield Deviation(bound * unit, point if point is None else np.clip(point, box.lower, box.upper))
             if result.status == "interrupted":
                 return
-
-
-def without_quadratics(region: Region) -> Region:
-    """The region with boxes around its ellipsoids.
-
-    >>> without_quadratics(Ellipsoid([0.0], [[2.0]]))
-    Box([-2.], [2.])
-    """
-    if isinstance(region, Product):
-        return Product(*map(without_quadratics, region.regions))
-    return region.bounding_box() if isinstance(region, Ellipsoid) else region

@@ -20,6 +20,7 @@ nearest float32 point, at which the original runs, may be outside by half the di
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,6 @@ class Replay:
     def __init__(self, net: Network, cases: Sequence[Case]):
         self._net = net
         self._properties = [Property(*case) for case in cases]
-        self._original: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __call__(self, x: np.ndarray, case: int) -> bool:
         """Whether the point that is meant by x (n,) is a counterexample to this case."""
@@ -59,9 +59,11 @@ class Replay:
         with np.errstate(over="ignore", invalid="ignore"):
             if not prop.falsified_by(x, self._net(x[None])[0]):
                 return False
-            if self._original is None:
-                self._original = original(self._net)
             return prop.falsified_by(x, self._original(x))
+
+    @cached_property
+    def _original(self) -> Callable[[np.ndarray], np.ndarray]:
+        return original(self._net)
 
     def point(self, x: np.ndarray, case: int) -> np.ndarray:
         """The point of the case's region that x (n,) stands for, in a box of float32 where there are such; or x."""

@@ -22,11 +22,15 @@ import numpy as np
 from polyopt.activations import PiecewiseLinear, Smooth
 from polyopt.layers import Affine
 from polyopt.network import Network
+from polyopt.verification.followed import followed
 from polyopt.verification.property import Property
 from polyopt.verification.replay import Replay
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+    from polyopt.search.decide import Decision
+    from polyopt.verification.coordinates import Question
 
 
 ATTACK = 0.1  # seconds
@@ -103,12 +107,10 @@ def verify(
     task = _Task(net, prop, Replay(net, prop.cases), remaining, device, executor, progress)
     verdict = Verdict("unknown", "attack") if prop.cases else Verdict("verified", "definition", bound=math.inf)
     try:
-        for stage in STAGES[method] if prop.cases else ():
-            if not remaining() > 0:
-                verdict = replace(verdict, reason="time limit")
+        for stage in STAGES[method]:
             if verdict.status != "unknown" or verdict.reason in ("time limit", "interrupted"):
                 break
-            verdict = stage(task, verdict)
+            verdict = stage(task, verdict) if remaining() > 0 else replace(verdict, reason="time limit")
     except KeyboardInterrupt:
         verdict = verdict if verdict.status != "unknown" else replace(verdict, reason="interrupted")
     return replace(verdict, seconds=time.perf_counter() - begin)
@@ -144,42 +146,47 @@ def _search(task: _Task, verdict: Verdict) -> Verdict:
     """Every question is to be proven; the first that is not ends it."""
     if any(isinstance(n.layer, PiecewiseLinear) and n.layer.pieces(n.shape).jumps.any() for n in task.net.activations):
         return _bound(task, replace(verdict, by="search"))
-    from polyopt.search.decide import decide
     from polyopt.verification.coordinates import questions
 
-    bound, verdict = math.inf, replace(verdict, by="search")
-    for question in questions(task.net, task.prop.cases):
-        seconds = task.remaining()
-        found = decide(
-            question.net,
-            question.cases,
-            lambda z, k, question=question: task.replay(question.point(z), question.indices[k]),
-            time_limit=seconds if math.isfinite(seconds) else None,
-            device=task.device,
-            executor=task.executor,
-            progress=task.progress,
-        )
+    bound, asked, verdict = math.inf, questions(task.net, task.prop.cases), replace(verdict, by="search")
+    for question in asked:
+        found = _decided(task, question)
         verdict = replace(verdict, branches=verdict.branches + found.branches)
         if found.status == "refuted":
             return task.falsified(verdict, "search", question.point(found.x), question.indices[found.case])
         bound = min(bound, found.bound if found.bound > 0 or not question.rows else -math.inf)
         if found.status != "proven":
-            alone = len(question.indices) == len(task.prop.cases)
-            return replace(verdict, reason=found.status, bound=bound if alone else -math.inf)
+            return replace(verdict, reason=found.status, bound=bound if question is asked[-1] else -math.inf)
     return replace(verdict, status="verified", bound=bound)
+
+
+def _decided(task: _Task, question: Question) -> Decision:
+    from polyopt.search.decide import decide
+
+    def accept(z: np.ndarray, k: int) -> bool:
+        return task.replay(question.point(z), question.indices[k])
+
+    return decide(
+        question.net,
+        question.cases,
+        accept,
+        time_limit=task.remaining(),
+        device=task.device,
+        executor=task.executor,
+        progress=task.progress,
+    )
 
 
 def _bound(task: _Task, verdict: Verdict) -> Verdict:
     """CROWN alone: at a jump a domain would have to be split into open and closed parts."""
     from polyopt.bounds.crown import crown
 
-    margins, last = [], task.net.nodes[-1].name
-    layers = [(node.name, node.layer, node.inputs) for node in task.net.nodes]
+    margins = []
     for region, unsafe in task.prop.cases:
-        for polytope in unsafe:
-            rows = Network([*layers, ("margins", Affine(polytope.A, -polytope.b), [last])], task.net.input_shape)
-            margins.append(crown(rows, region, task.device).output.lower.max())
-    bound = float(min(margins))
+        C, d = zip(*((polytope.A, polytope.b) for polytope in unsafe), strict=True)
+        lower = crown(followed(task.net, Affine(np.vstack(C), -np.concatenate(d))), region, task.device).output.lower
+        margins += [rows.max() for rows in np.split(lower, np.cumsum(list(map(len, d)))[:-1])]
+    bound = float(np.min(margins))
     if bound > 0:
         return replace(verdict, status="verified", bound=bound)
     return replace(verdict, reason="jumps", bound=bound)

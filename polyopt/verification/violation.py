@@ -38,8 +38,8 @@ import pyomo.environ as pyo
 from polyopt.activations import Smooth
 from polyopt.bounds.crown import crown
 from polyopt.bounds.result import Interval
-from polyopt.layers import Add, Affine, broadcasts
-from polyopt.network import INPUT, Network
+from polyopt.layers import Affine, broadcasts
+from polyopt.network import Network
 from polyopt.regions import Region
 from polyopt.regions.region import check_single, finite
 from polyopt.regions.rounding import Ball, combine, product
@@ -47,6 +47,7 @@ from polyopt.verification.affinity import AffineCertificate
 from polyopt.verification.arithmetic import Rounded
 from polyopt.verification.attained import at_least, attained, maximizers
 from polyopt.verification.deviation import MARGIN, RESOLUTION, deviations
+from polyopt.verification.followed import followed
 from polyopt.verification.pattern import only_piece
 
 EQUAL = 1e-9  # of the scale: floats seldom satisfy an equation exactly
@@ -110,7 +111,7 @@ def violation(
     _check("violation", net, region, kind, tolerance, time_limit)
     E, f, S = _constraint(net, E, f, slope)
     rows, sides, slopes = (_one_sided(kind, part) for part in (E, f, S))
-    excess = _followed(net, Affine(rows, -sides), Affine(-slopes, None))
+    excess = followed(net, Affine(rows, -sides), Affine(-slopes, None))
 
     def remaining() -> float:
         return math.inf if time_limit is None else time_limit - (time.perf_counter() - begin)
@@ -226,16 +227,6 @@ def _slopes(net: Network, E, D, g) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _one_sided(kind: str, rows: np.ndarray) -> np.ndarray:
     """The rows, and for "eq" their opposites below."""
     return np.concatenate([sign * rows for sign in _SIGNS[kind]])
-
-
-def _followed(net: Network, behind: Affine, beside: Affine) -> Network:
-    """``behind(net(x)) + beside(x)``."""
-    layers = [(node.name, node.layer, node.inputs) for node in net.nodes]
-    name = "_" + max((node.name for node in net.nodes), key=len)  # longer than all others, and thus a new one
-    layers.append((name, behind, [net.nodes[-1].name]))
-    if beside.weight.any():
-        layers += [(f"{name}_", beside, [INPUT]), (f"{name}__", Add(), [name, f"{name}_"])]
-    return Network(layers, net.input_shape)
 
 
 def _map(net: Network, numbers: Rounded, certificate=None, remaining: Callable[[], float] = lambda: math.inf):

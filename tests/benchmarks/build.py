@@ -9,17 +9,19 @@ imported, and end when the solver holds the model. Both use interval bounds, so 
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pyomo.environ as pyo
+from common import DATA, omlt_network, versions
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "nets" / "rand_784_256_256_10.npz"
+import polyopt as po
+
+SHARED = DATA / "nets" / "rand_784_256_256_10.npz"
 
 
 def weights():
@@ -45,9 +47,6 @@ def memory(field: str) -> float:
 
 
 def polyopt(bounds: str):
-    import pyomo.environ as pyo
-
-    import polyopt as po
     from polyopt.activations import ReLU
     from polyopt.highs import to_highs
     from polyopt.layers import Affine
@@ -70,27 +69,16 @@ def polyopt(bounds: str):
 
 
 def omlt():
-    import pyomo.environ as pyo
     from omlt import OmltBlock
-    from omlt.neuralnet import NetworkDefinition, ReluBigMFormulation
-    from omlt.neuralnet.layer import DenseLayer, InputLayer
+    from omlt.neuralnet import ReluBigMFormulation
     from pyomo.contrib.appsi.solvers.highs import Highs
 
-    layers = weights()
+    layers, box = weights(), po.Box(np.zeros(784), np.ones(784))
 
     def build():
-        definition = NetworkDefinition(scaled_input_bounds={i: (0.0, 1.0) for i in range(784)})
-        previous = InputLayer([784])
-        definition.add_layer(previous)
-        for k, (w, b) in enumerate(layers):
-            kind = "relu" if k + 1 < len(layers) else "linear"
-            dense = DenseLayer([w.shape[1]], [w.shape[0]], w.T, b, activation=kind)
-            definition.add_layer(dense)
-            definition.add_edge(previous, dense)
-            previous = dense
         m = pyo.ConcreteModel()
         m.net = OmltBlock()
-        m.net.build_formulation(ReluBigMFormulation(definition))
+        m.net.build_formulation(ReluBigMFormulation(omlt_network(layers, box)))
         m.objective = pyo.Objective(expr=m.net.outputs[0])
         solver = Highs()
         solver.set_instance(m)
@@ -141,9 +129,8 @@ def main() -> None:
     ours, theirs = medians["polyopt, interval"], medians["OMLT"]
     ratios = {key: theirs[key] / ours[key] for key in ("seconds", "peak_mb")}
     if options.json:
-        names = ("pyomo", "highspy", "omlt", "numpy", "torch")
-        versions = {"python": platform.python_version()} | {name: version(name) for name in names}
-        print(json.dumps({"versions": versions, "runs": runs, "medians": medians, "ratios": ratios}, indent=1))
+        about = versions("pyomo", "highspy", "omlt", "numpy", "torch")
+        print(json.dumps({"versions": about, "runs": runs, "medians": medians, "ratios": ratios}, indent=1))
         return
     print("| tool | seconds | peak MB | rows | columns | nonzeros |\n| --- | ---: | ---: | ---: | ---: | ---: |")
     for tool, row in medians.items():

@@ -9,40 +9,32 @@ on all its margins (true class minus rival) are positive for all images within e
 
 from __future__ import annotations
 
-import argparse
-import gzip
 import json
-import platform
-import re
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from common import parser, versions
 
 import polyopt as po
 from polyopt.bounds.crown import crown
 from polyopt.convert.from_onnx import from_onnx
 from polyopt.layers import Affine
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with nets/ and vnn/")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args()
+    line = parser(__doc__)
+    line.add_argument("--threads", type=int, default=2)
+    line.add_argument("--runs", type=int, default=50)
+    options = line.parse_args()
     torch.set_num_threads(options.threads)
 
     digits = from_onnx(options.data / "nets" / "digits_64_64_64_10.onnx")
     mnist = from_onnx(options.data / "vnn" / "mnist_fc" / "mnist-net_256x4.onnx")
     test = np.load(options.data / "nets" / "digits_test.npz")
     images, labels = test["X"][test["first_correct"]], test["y"][test["first_correct"]]
-    seven = box_of(options.data / "vnn" / "mnist_fc" / "prop_0_0.03.vnnlib.gz")
+    seven = po.read_vnnlib(options.data / "vnn" / "mnist_fc" / "prop_0_0.03.vnnlib.gz").region
     noise = np.random.default_rng(0).random(mnist.input_size)  # no digit: nearly all units become unstable
 
     times = {
@@ -57,11 +49,11 @@ def main() -> None:
         }
         for eps in (0.03, 0.06)
     }
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    about = versions("torch", "numpy")
     if options.json:
-        print(json.dumps({"times_ms": times, "proved": proved, "threads": options.threads, "versions": versions}))
+        print(json.dumps({"times_ms": times, "proved": proved, "threads": options.threads, "versions": about}))
         return
-    print(f"{versions}, {options.threads} threads")
+    print(f"{about}, {options.threads} threads")
     for name, row in times.items():
         print(f"{name:45} median {row['median']:7.2f} ms   min {row['min']:7.2f} ms")
     for name, row in proved.items():
@@ -70,13 +62,6 @@ def main() -> None:
 
 def ball(center: np.ndarray, eps: float) -> po.Box:
     return po.Box.ball(center, eps, lower=0.0, upper=1.0)
-
-
-def box_of(vnnlib: Path) -> po.Box:
-    """The input box of a VNN-LIB file with one bound on one input a line."""
-    text = gzip.open(vnnlib, "rt").read()
-    sides = (re.findall(rf"\(assert \({sign} X_\d+ (\S+)\)\)", text) for sign in (">=", "<="))
-    return po.Box(*(np.array(side, dtype=np.float64) for side in sides))
 
 
 def timed(net: po.Network, box: po.Box, runs: int) -> dict[str, float]:

@@ -12,56 +12,32 @@ ratio to "triangle" is given. One thread.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import time
 from pathlib import Path
 
-import highspy
 import numpy as np
-import pyomo
 import pyomo.environ as pyo
 import torch
+from common import first_digit, model, parser, report
 
 import polyopt as po
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with nets/")
-    parser.add_argument("--mip-units", type=int, default=10, help="units of each layer with MILPs")
-    parser.add_argument("--mip-seconds", type=float, default=1.0, help="limit of each MILP")
-    parser.add_argument("--hull-limit", type=float, default=60.0, help="seconds for the hulls")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args()
+    line = parser(__doc__)
+    line.add_argument("--mip-units", type=int, default=10, help="units of each layer with MILPs")
+    line.add_argument("--mip-seconds", type=float, default=1.0, help="limit of each MILP")
+    line.add_argument("--hull-limit", type=float, default=60.0, help="seconds for the hulls")
+    options = line.parse_args()
     torch.set_num_threads(1)
-    versions = {
-        "python": platform.python_version(),
-        "highspy": highspy.Highs().version(),
-        "pyomo": pyomo.__version__,
-        "torch": torch.__version__,
-    }
     results = {name: measured(net, box, options) for name, net, box in cases(options.data / "nets")}
-    if options.json:
-        print(json.dumps({"results": results, "versions": versions}))
-        return
-    print(versions)
-    for name, rows in results.items():
-        print(name)
-        for method, row in rows.items():
-            print(f"  {method:10}", "   ".join(f"{key} {value}" for key, value in row.items()))
+    report(results, ("highspy", "pyomo", "torch"), options.json)
 
 
 def cases(nets: Path):
     """Name, network and box."""
     yield "peaks", po.from_onnx(nets / "peaks_2_50_50_1.onnx"), po.Box([-3.0] * 2, [3.0] * 2)
-    test = np.load(nets / "digits_test.npz")
-    image = test["X"][test["first_correct"][0]]
-    box = po.Box.ball(image, 0.05, lower=0.0, upper=1.0)
-    yield "digits, eps 0.05", po.from_onnx(nets / "digits_64_64_64_10.onnx"), box
+    yield "digits, eps 0.05", *first_digit(nets, 0.05)[:2]
     yield "ackley", po.from_onnx(nets / "ackley_10_64_64_1.onnx"), po.Box([-1.0] * 10, [1.0] * 10)
 
 
@@ -109,10 +85,7 @@ def rebuild(net: po.Network, box: po.Box, start: po.Bounds, tight: po.Bounds) ->
         last = k == len(net.activations)
         for i in np.flatnonzero((side.lower < side.upper) & (last | (side.lower < 0) & (side.upper > 0))):
             for sense in (pyo.minimize, pyo.maximize):
-                m = pyo.ConcreteModel()
-                m.x = pyo.Var(range(net.input_size), bounds=lambda _, j: (float(box.lower[j]), float(box.upper[j])))
-                m.net = pyo.Block()
-                outputs = po.add_network(m.net, part, m.x, formulation=po.Triangle(), bounds=bounds)
+                m, outputs = model(part, box, po.Triangle(), bounds)
                 m.objective = pyo.Objective(expr=outputs[i], sense=sense)
                 pyo.SolverFactory("appsi_highs").solve(m)
                 count += 1

@@ -15,43 +15,38 @@ out, with a note.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
-import platform
 import statistics
 import subprocess
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import pyomo.environ as pyo
 import torch
+from common import omlt_network, parser, versions
 
 import polyopt as po
 from polyopt.layers import Affine
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 PACKAGES = ("torch", "numpy", "gurobipy", "gurobi-machinelearning", "pyscipopt", "pyscipopt-ml", "omlt", "highspy")
 EPS, IMAGES = 0.1, 20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with nets/")
-    parser.add_argument("--seconds", type=float, default=60.0, help="limit for Ackley")
-    parser.add_argument("--image-seconds", type=float, default=30.0, help="limit for each class of an image")
-    parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--runs", type=int, default=5, help="of peaks; the median counts")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--rivals", action="store_true")
-    parser.add_argument("--rival-seconds", type=float, default=60.0)
-    parser.add_argument("--rival-images", type=int, default=2)
-    parser.add_argument("--marabou", help="a python that can import maraboupy, onnx and onnxruntime")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args()
+    line = parser(__doc__)
+    line.add_argument("--seconds", type=float, default=60.0, help="limit for Ackley")
+    line.add_argument("--image-seconds", type=float, default=30.0, help="limit for each class of an image")
+    line.add_argument("--images", type=int, default=IMAGES)
+    line.add_argument("--runs", type=int, default=5, help="of peaks; the median counts")
+    line.add_argument("--threads", type=int, default=2)
+    line.add_argument("--device", default=None)
+    line.add_argument("--rivals", action="store_true")
+    line.add_argument("--rival-seconds", type=float, default=60.0)
+    line.add_argument("--rival-images", type=int, default=2)
+    line.add_argument("--marabou", help="a python that can import maraboupy, onnx and onnxruntime")
+    options = line.parse_args()
     torch.set_num_threads(options.threads)
 
     nets = options.data / "nets"
@@ -74,8 +69,7 @@ def main() -> None:
         for name, (_, box) in cases.items():
             path = nets / {"peaks": "peaks_2_50_50_1.onnx", "ackley": "ackley_10_64_64_1.onnx"}[name]
             results[f"{name}, Marabou"] = attempt(by_marabou, path, box, results[name]["value"] + 1e-3, options)
-    about = {"python": platform.python_version(), "threads": options.threads, "device": str(options.device or "cpu")}
-    about |= {name: installed(name) for name in PACKAGES}
+    about = versions(*PACKAGES) | {"threads": options.threads, "device": str(options.device or "cpu")}
     if options.json:
         print(json.dumps({"results": results, "versions": about}))
         return
@@ -86,13 +80,6 @@ def main() -> None:
 
 def shown(value) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def row(net, box, c, options, seconds=None, runs=1) -> dict:
@@ -206,25 +193,14 @@ def ended(optimal: bool, value: float | None, bound: float, seconds: float) -> d
 def digits_by_omlt(nets: Path, options) -> dict:
     """All classes of the first images: OMLT's big-M with its interval bounds, in HiGHS."""
     from omlt import OmltBlock
-    from omlt.neuralnet import NetworkDefinition, ReluBigMFormulation
-    from omlt.neuralnet.layer import DenseLayer, InputLayer
+    from omlt.neuralnet import ReluBigMFormulation
 
     logging.getLogger("pyomo.core").setLevel(logging.ERROR)  # it sets each input to 0, and is told that this is outside
     times, margins, optimal = [], [], 0
     for net, box, objectives in questions(nets, options.rival_images):
         begin = time.perf_counter()
-        ends = zip(box.lower.tolist(), box.upper.tolist(), strict=True)
-        definition = NetworkDefinition(scaled_input_bounds=dict(enumerate(ends)))
-        previous = InputLayer([net.input_size])
-        definition.add_layer(previous)
-        affine = [layer for layer in net.layers if isinstance(layer, Affine)]
-        for layer in affine:
-            kind = "linear" if layer is affine[-1] else "relu"
-            sizes = ([size] for size in layer.weight.shape[::-1])
-            dense = DenseLayer(*sizes, layer.weight.T, layer.bias, activation=kind)
-            definition.add_layer(dense)
-            definition.add_edge(previous, dense)
-            previous = dense
+        layers = [(layer.weight, layer.bias) for layer in net.layers if isinstance(layer, Affine)]
+        definition = omlt_network(layers, box)
         m = pyo.ConcreteModel()
         m.net = OmltBlock()
         m.net.build_formulation(ReluBigMFormulation(definition))

@@ -1,0 +1,119 @@
+"""Halved boxes, bounded: their undecided units anew, layer by layer, then the rows of every target they are open for.
+
+Each row's linear bound clips the box (`polyopt.bounds.refine`). Where that leaves a pair of a box and a target open,
+some steps of ascent follow (`polyopt.bounds.lagrangian`), on slopes and weights alone: without splits of units there is
+no price worth its time. What is left of a box is the hull of what is left for its targets.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from polyopt.bounds.climb import Reduced
+from polyopt.bounds.lagrangian import ascend
+from polyopt.bounds.refine import Boxes, Refinement
+from polyopt.search.descent import slide
+from polyopt.search.domains import Values, those
+from polyopt.search.question import Question
+from polyopt.search.splits import LEVELS, clipped, foremost, smear
+
+STEPS = 3  # of ascent
+
+
+class _Pairs(NamedTuple):
+    """Of pairs of a box and a target: bounds (p,), slopes and what is left of the boxes (p, n_in), weights (p, r)."""
+
+    bound: Tensor
+    slope: Tensor
+    lower: Tensor
+    upper: Tensor
+    weights: Tensor
+
+
+def halved(question: Question, reduced: Reduced, values: Values) -> Values:
+    """Boxes with the sides of what they are part of, refined, and bounded by the rows of all their targets.
+
+    ``alive`` (batch, k) says which targets a box is still open for; points of the boxes of least bound are offered.
+    """
+    units, boxes, alive = reduced.units, Boxes(values["lower"], values["upper"]), values["alive"]
+    refined = Refinement(question.backward, units, boxes, values["sides"].transpose(0, 1))
+    domain, target = alive.nonzero().T
+    found = _rows(question, refined, domain, target)
+    if question.constrained and "weights" in values:  # of the constraints' rows, which go on from the parent's
+        found = found._replace(weights=values["weights"][domain])
+    found = _sharpened(question, reduced, refined, domain, target, found)
+    left = found.bound <= question.cutoff
+    bounds = torch.full(alive.shape, torch.inf).to(found.bound).index_put((domain, target), found.bound)
+    bound, worst = bounds.min(1)
+    pair = torch.zeros_like(alive, dtype=torch.int64)
+    pair[domain, target] = torch.arange(len(domain), device=domain.device)
+    of_worst = pair.gather(1, worst.unsqueeze(1))[:, 0]
+    alive = torch.zeros_like(alive).index_put((domain, target), left)
+    open_ = alive.any(1, keepdim=True)
+    lower = _least(torch.where(left.unsqueeze(1), found.lower, torch.inf), domain, len(alive))
+    upper = -_least(torch.where(left.unsqueeze(1), -found.upper, torch.inf), domain, len(alive))
+    slope, tried = found.slope[of_worst], foremost(bound)
+    corners = boxes.center - boxes.radius * slope.sign()
+    slide(question, corners[tried], worst[tried], boxes.take(tried))
+    return {
+        "target": worst,
+        "alive": alive,
+        "bound": torch.maximum(bound, values["bound"]),
+        "lower": torch.where(open_, lower, boxes.lower),
+        "upper": torch.where(open_, upper, boxes.upper),
+        "sides": refined.sides.transpose(0, 1),
+        "slopes": refined.slopes.transpose(0, 1).float(),
+        "prices": torch.zeros_like(values["sides"][:, 0], dtype=torch.float32),
+        "weights": found.weights[of_worst],
+        "undecided": units.undecided(refined.sides).sum(1),
+        "unit": worst.new_full((len(worst), LEVELS), -1),
+        "at": bound.new_zeros(len(bound), LEVELS),
+        "slope": slope,
+        "smear": smear(question, units, worst, refined.slopes),
+    }
+
+
+def apart(values: Values) -> Values:
+    """Domains that are open for several targets as one domain for each of them."""
+    domain, target = values["alive"].nonzero().T
+    values = those(values, domain)
+    return values | {"target": target, "alive": torch.zeros_like(values["alive"]).scatter(1, target[:, None], True)}
+
+
+def _rows(question: Question, refined: Refinement, domain: Tensor, target: Tensor) -> _Pairs:
+    """Bounds on pairs of a box and a target (p,), by the best of the target's rows; every row clips the box."""
+    count = question.rows.shape[1]
+    rows, limits = question.rows[target].flatten(0, 1), question.limits[target].flatten()
+    bounds, slopes = refined.bound({question.output: rows}, domain.repeat_interleave(count), limits)
+    bounds, slopes = bounds.unflatten(0, (-1, count)), slopes.unflatten(0, (-1, count))
+    lower, upper = refined.boxes.lower[domain], refined.boxes.upper[domain]
+    for r, cutoff in enumerate(question.cutoffs):
+        lower, upper = clipped(lower, upper, slopes[:, r], (cutoff - bounds[:, r]).clamp(min=0.0))
+    best, row = question.strongest(bounds)
+    slope = slopes[torch.arange(len(row), device=row.device), row]
+    return _Pairs(best, slope, lower, upper, torch.nn.functional.one_hot(row, count).to(best.dtype))
+
+
+def _sharpened(
+    question: Question, reduced: Reduced, refined: Refinement, domain: Tensor, target: Tensor, pairs: _Pairs
+) -> _Pairs:
+    """The bounds of the pairs still open after some steps of ascent, which clip the boxes too."""
+    left = (pairs.bound <= question.cutoff).nonzero()[:, 0]
+    if not len(left):
+        return pairs
+    domain, target = domain[left], target[left]
+    mixture, boxes = question.mixture(target, pairs.weights[left]), refined.boxes.take(domain)
+    found = ascend(question.backward, reduced, refined.sides[:, domain], boxes, STEPS, mixture=mixture, priced=False)
+    room = (question.cutoff - found.bound).clamp(min=0.0)
+    lower, upper = clipped(pairs.lower[left], pairs.upper[left], found.slope, room)
+    news = (torch.maximum(found.bound, pairs.bound[left]), found.slope, lower, upper, found.weights)
+    return _Pairs(*(old.index_copy(0, left, new) for old, new in zip(pairs, news, strict=True)))
+
+
+def _least(values: Tensor, index: Tensor, count: int) -> Tensor:
+    """The least of the values (p, n) that belong to each index (p,)."""
+    least = values.new_full((count, values.shape[1]), torch.inf)
+    return least.scatter_reduce(0, index.unsqueeze(1).expand_as(values), values, "amin")

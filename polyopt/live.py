@@ -9,41 +9,51 @@ Source: Serra, Kumar and Ramalingam, "Lossless compression of deep neural networ
 
 from __future__ import annotations
 
-import numpy as np
-
 from polyopt.activations import ReLU
-from polyopt.bounds.result import Bounds
+from polyopt.bounds.interval import Values
+from polyopt.bounds.result import Interval
 from polyopt.layers import Affine
 from polyopt.network import Network
 
 
-def live(net: Network, bounds: Bounds) -> Network:
-    """``net`` without the ReLUs between two affine layers that are inactive by ``bounds``, over all of a batch.
+def live(net: Network, values: Values) -> tuple[Network, Values]:
+    """The network without inactive ReLUs between affine layers, and what is left of the bounds on its input and nodes.
 
-    >>> from polyopt.bounds.interval import interval
+    A unit is inactive that no box of the batch can make positive.
+
+    >>> import numpy as np
+    >>> from polyopt.bounds.interval import start, step
     >>> from polyopt.regions import Box
     >>> net = Network.sequential([Affine([[1.0], [-1.0]], None), ReLU(), Affine([[1.0, 1.0]], None)], (1,))
-    >>> live(net, interval(net, Box([1.0], [2.0])))
+    >>> values = start(net, Box([1.0], [2.0]))
+    >>> for node in net.nodes:
+    ...     values[node.name] = step(node, values)
+    >>> smaller, kept = live(net, values)
+    >>> smaller
     Network (1,) -> (1,)
       0: Affine (1,)
       1: ReLU (1,)
       2: Affine (1,)
+    >>> values["0"].upper, kept["0"].upper
+    (array([[ 2., -1.]]), array([[2.]]))
     """
-    layers = {node.name: node.layer for node in net.nodes}
+    layers, values = {node.name: node.layer for node in net.nodes}, dict(values)
     nodes = {node.name: node for node in net.nodes}
     users: dict[str, list[str]] = {name: [] for name in layers}
     for node in net.nodes:
         for name in node.inputs:
             users.get(name, []).append(node.name)
-    for node, pre in zip(net.activations, bounds.pre, strict=True):
+    for node in net.activations:
         before, after = node.inputs[0], users[node.name]
         if not isinstance(node.layer, ReLU) or len(after) != 1 or len(users.get(before, ())) != 1:
             continue
         if not all(isinstance(layers[name], Affine) and len(nodes[name].inputs) == 1 for name in (before, *after)):
             continue
-        kept = np.atleast_2d(pre.upper).max(0) > 0
+        kept = values[before].upper.max(0) > 0
         kept[:1] |= not kept.any()  # a layer keeps one unit at least
         first, last = layers[before], layers[after[0]]
         layers[before] = Affine(first.weight[kept], first.bias[kept])
         layers[after[0]] = Affine(last.weight[:, kept], last.bias)
-    return Network([(node.name, layers[node.name], node.inputs) for node in net.nodes], net.input_shape)
+        for name in (before, node.name):
+            values[name] = Interval(values[name].lower[:, kept], values[name].upper[:, kept])
+    return Network([(node.name, layers[node.name], node.inputs) for node in net.nodes], net.input_shape), values

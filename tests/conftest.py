@@ -14,13 +14,18 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=["inputs", "phases"])
+@pytest.fixture(params=["inputs", "phases", "trials", "either"])
 def way(request, monkeypatch):
-    """The search by halved inputs or by split units; few steps at the root leave more to be done behind it."""
+    """The search by halved inputs, by split units, tightened parts, or what is better; the root leaves work."""
     from polyopt.search import branching, search
 
     monkeypatch.setattr(search, "ROOT_STEPS", 4)
+    monkeypatch.setattr(search, "COMPARED", 0.02)
     monkeypatch.setattr(branching, "FEW_INPUTS", 10**6 if request.param == "inputs" else 0)
+    monkeypatch.setattr(branching, "MANY_INPUTS", 10**6 if request.param == "either" else 0)
+    if request.param == "trials":  # that are given up at once
+        monkeypatch.setattr(branching, "FIRST", 1)
+        monkeypatch.setattr(branching, "TRIAL", 0)
     return request.param
 
 

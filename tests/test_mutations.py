@@ -18,6 +18,7 @@ FEW = {"inputs": 10**6, "phases": 0}  # the number of inputs up to which boxes a
 def wrongly_proven(way, monkeypatch, seeds=range(6)) -> bool:
     """Whether an unsafe set that samples reach, but only just, is said to be out of reach."""
     monkeypatch.setattr(branching, "FEW_INPUTS", FEW[way])
+    monkeypatch.setattr(branching, "MANY_INPUTS", 0)
     for seed in seeds:
         rng = np.random.default_rng(seed)
         net = chain(rng, "relu", sizes=(2, 6, 6, 2))

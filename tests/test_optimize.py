@@ -19,7 +19,6 @@ import polyopt as po
 from polyopt.activations import ReLU, Tanh
 from polyopt.layers import Affine
 from polyopt.search import branching, halving, search, sharing
-from polyopt.search import optimize as optimize_module
 from polyopt.search.inside import Inside
 
 CONTINUOUS = [name for name in NETWORKS if name not in (*SIGN_KINDS, "convolution", "relu6")]
@@ -29,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def blind(monkeypatch):
     """No descents: the search has to find the optimum by itself, and misses it where its bounds are wrong."""
-    monkeypatch.setattr(optimize_module, "descend", lambda question: None)
+    monkeypatch.setattr(search, "descend", lambda question: None)
     monkeypatch.setattr(halving, "slide", lambda question, points, targets, boxes: question.offer(points, targets))
 
 
@@ -205,6 +204,7 @@ def test_a_smooth_network_against_a_grid():
 
 def test_units_that_all_are_decided_leave_a_linear_program(monkeypatch):
     monkeypatch.setattr(branching, "FEW_INPUTS", 0)
+    monkeypatch.setattr(branching, "MANY_INPUTS", 0)
     net = po.Network.sequential([Affine([[1.0, 2.0]], [10.0]), ReLU(), Affine([[3.0]], None)], (2,))
     best = po.optimize(net, po.Box([-1.0, -1.0], [1.0, 2.0]), [1.0])
     assert best.value == pytest.approx(45.0, abs=1e-9)

@@ -51,7 +51,7 @@ def test_no_sample_of_a_box_is_outside_its_bounds(name, decided, monkeypatch):
     form, units, found = refined(net, boxes, decided)
     rows = torch.tensor(rng.normal(size=(7, net.output_size)))
     index, limits = torch.tensor([0, 1, 1, 2, 4, 3, 0]), torch.tensor(rng.normal(size=7))
-    least, slopes = found.bound({form.nodes[-1].name: rows}, index, limits)
+    least, slopes = found.bound({form.nodes[-1].name: rows.unsqueeze(1)}, -limits.unsqueeze(1), index)
     for i in range(5):
         x = po.Box(boxes.lower[i], boxes.upper[i]).sample(500, rng)
         a = pre_activations(form, x)[:, units.kept.numpy()]

@@ -110,12 +110,14 @@ def ascended(
     sides, units = sides.clone(), reduced.units
     for part in units.parts:
         before = part.place.start
+        slopes = units.relaxed(sides[:, :, :before], slice(0, before))
         pairs = units.undecided(sides[:, :, part.place], part.place).nonzero()
         for pair in pairs.split(max(16, ENTRIES // max(1, 2 * before))) if before and len(pairs) else ():
             region, unit = pair[:, 0], pair[:, 1] + before
             each = region.repeat(2)
             here, over = sides[:, each, :before], minimum.take(each)
-            found = ascend(backward, reduced, here, over, steps, begin=both(unit), priced=priced).bound
+            start = slopes[:, each], torch.zeros_like(here[0])
+            found = ascend(backward, reduced, here, over, steps, begin=both(unit), start=start, priced=priced).bound
             sides[:, region, unit] = torch.maximum(sides[:, region, unit], found.unflatten(0, (2, -1)))
     return sides
 

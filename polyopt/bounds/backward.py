@@ -52,6 +52,7 @@ class Backward:
         # linear nodes whose rows come through relaxations, which pay their tolls, or are those that a pass begins with
         self._paid = {node.name for node in linear} - {n.name for n in net.nodes[-1:]}
         self._paid -= {name for node in linear for name in node.inputs}
+        self._weights: dict[str, Tensor] = {}
         self._sizes: dict[str, np.ndarray] = {}
         self._tolls: dict[str, Tensor] = {}
         self._floors: dict[str, float] = {}
@@ -130,6 +131,22 @@ class Backward:
             parts.append(down(least(A) + b).unflatten(1, (2, -1)))
         both = torch.cat(parts, dim=2)
         return both[:, 0], -both[:, 1]
+
+    def signed(self, name: str, unit: Tensor, sign: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Rows (t, 1, n) on nodes, and constants (t, 1), that are no greater than units (t,) of a node times signs (t,).
+
+        They are on what an affine node reads, so that a pass need not look up its weights by a product.
+        """
+        node = self._named.get(name)
+        if node is not None and isinstance(node.layer, Affine) and not sp.issparse(node.layer.weight):
+            if name not in self._weights:
+                self._weights[name] = self.tensor(node.layer.weight)
+            rows = self._weights[name].index_select(0, unit) * sign.unsqueeze(1)
+            constant = sign * self._offsets[name][unit] - self.toll(name)[unit]
+            return {node.inputs[0]: rows.unsqueeze(1)}, constant.unsqueeze(1)
+        size = self.input_size if node is None else node.size
+        rows = sign.new_zeros(len(unit), size).scatter_(1, unit.unsqueeze(1), sign.unsqueeze(1))
+        return {name: rows.unsqueeze(1)}, sign.new_zeros(len(unit), 1)
 
     def pull(self, coefficients: dict[str, Tensor], constant: Tensor) -> tuple[Tensor, Tensor]:
         """``A`` (batch, rows, n_in) and ``b`` (batch, rows) with ``A x + b <= sum_k A_k y_k(x) + constant``.

@@ -28,7 +28,7 @@ from polyopt.bounds.rounding import down, gamma
 from polyopt.bounds.units import Part, Units
 
 SLOPE_STEP, PRICE_STEP, SHARE_STEP, WEIGHT_STEP = 0.25, 0.2, 0.1, 0.1
-LATER = 0.3  # of these, for multipliers that an ascent has ended with before
+LATER = 0.3  # a good pace for multipliers that an ascent has ended with before
 FIRST_SHARE = 0.2  # of a cutoff's price in its scale
 
 Multipliers = tuple[Tensor, Tensor]  # slopes (2, batch, n) of the lines below f and below -f, prices (batch, n)
@@ -184,6 +184,7 @@ def ascend(
     mixture: Mixture | None = None,
     cutoff: Cutoff | None = None,
     start: Multipliers | None = None,
+    pace: float = 1.0,
     priced: bool = True,
     growth: float = 0.0,
 ) -> Ascent:
@@ -191,11 +192,11 @@ def ascend(
 
     The rows are either signed units, ``begin`` = (unit, sign), (batch,) each, of one layer, with a ``cutoff`` or not;
     or those of a ``mixture``. ``sides`` (2, batch, n) are bounds on the free units, of the first layers or of all;
-    ``start`` holds slopes and prices that an ascent has ended with. Only where they are ``priced`` are prices on the
-    sides sought, which help after splits; ``growth`` is how fast these may grow (`Climb.run`).
+    ``start`` holds slopes and prices to begin with, by default CROWN's slopes and none; ``pace`` multiplies the steps'
+    lengths. Only where they are ``priced`` are prices on the sides sought, which help after splits; ``growth`` is how
+    fast these may grow (`Climb.run`).
     """
     units = reduced.units.upto(sides.shape[2])
-    much = 1.0 if start is None else LATER
     slopes, prices = (units.relaxed(sides), torch.zeros_like(sides[0])) if start is None else start
     share, weights, scale = sides.new_ones(sides.shape[1]), None, sides.new_ones(sides.shape[1])
     rows = limits = None
@@ -207,10 +208,10 @@ def ascend(
     if steps and (slopes.numel() or rows is not None):
         several = mixture is not None and rows.shape[1] > 1
         lengths = Steps(
-            slopes=much * SLOPE_STEP,
-            prices=much * PRICE_STEP if priced else 0.0,
+            slopes=pace * SLOPE_STEP,
+            prices=pace * PRICE_STEP if priced else 0.0,
             share=0.0 if cutoff is None else SHARE_STEP,
-            weights=much * WEIGHT_STEP if several else 0.0,
+            weights=pace * WEIGHT_STEP if several else 0.0,
         )
         free = _rounded(slopes, prices, share, weights)
         constrained = mixture is not None and mixture.constrained
@@ -247,9 +248,8 @@ def _pull(
     if begin is not None:
         part = units.part(int(begin[0][0]))
         (name,) = part.node.inputs
-        place = part.positions(begin[0] - part.place.start).unsqueeze(1)
-        rows = share.new_zeros(len(share), part.node.size).scatter_(1, place, begin[1].to(share.dtype).unsqueeze(1))
-        coefficients[name] = rows.unsqueeze(1)
+        place = part.positions(begin[0] - part.place.start)
+        coefficients, constant = backward.signed(name, place, begin[1].to(share.dtype))
     if cutoff is not None:
         price = (share * cutoff.scale).unsqueeze(1)
         constant, row = constant - price * cutoff.value.unsqueeze(1), price * cutoff.row

@@ -32,7 +32,11 @@ class Boxes:
 
     def __call__(self, A: Tensor) -> tuple[Tensor, Tensor]:
         """``min A x`` (batch,), and the corners (batch, n_in), for a row of A (batch, n_in) to each box."""
-        return (A * self.center).sum(1) - (A.abs() * self._reach).sum(1), self.center - self.radius * A.sign()
+        return self.least(A), self.center - self.radius * A.sign()
+
+    def least(self, A: Tensor, index: Tensor | slice = slice(None)) -> Tensor:
+        """``min A x`` (t,) for a row of A (t, n_in) to each of some boxes."""
+        return (A * self.center[index]).sum(1) - (A.abs() * self._reach[index]).sum(1)
 
     def point(self, A: Tensor) -> Tensor:
         """The corners, in the precision of A."""
@@ -55,22 +59,22 @@ class Refinement:
             self._refine(part)
             self._enclose(part)
 
-    def bound(self, rows: dict[str, Tensor], index: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower bounds (t,) on ``rows - limits`` over the boxes ``index`` (t,), and the slopes (t, n_in) they have.
+    def bound(self, rows: dict[str, Tensor], constant: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower bounds (t,) on ``rows + constant`` over the boxes ``index`` (t,), and the slopes (t, n_in) they have.
 
-        ``rows`` (t, n) on nodes by name.
+        ``rows`` (t, 1, n) on nodes by name, ``constant`` (t, 1).
         """
-        least, slope = torch.empty_like(limits), limits.new_empty(len(limits), self.backward.input_size)
+        least, slope = constant.new_empty(len(index)), constant.new_empty(len(index), self.backward.input_size)
         widest = max(self.backward.input_size, *(node.size for node in self.backward.nodes))
-        for some in torch.arange(len(index), device=index.device).split(max(1, ENTRIES // widest)):
+        size = max(1, ENTRIES // widest)
+        for some in (slice(first, first + size) for first in range(0, len(index), size)):
             of = index[some]
             for part, lines in self._lines:
                 here = lines.index_select(0, of).transpose(0, 1)
                 self.backward.relaxations[part.node.name] = Lines(part, here[:2], here[2:])
-            coefficients = {name: part[some].unsqueeze(1) for name, part in rows.items()}
-            A, constant = self.backward.pull(coefficients, -limits[some].unsqueeze(1))
-            A = A[:, 0].expand(len(some), -1)
-            least[some], slope[some] = down(self.boxes.take(of)(A)[0] + constant[:, 0]), A
+            A, fixed = self.backward.pull({name: part[some] for name, part in rows.items()}, constant[some])
+            A = A[:, 0].expand(len(of), -1)
+            least[some], slope[some] = down(self.boxes.least(A, of) + fixed[:, 0]), A
         return least, slope
 
     def _refine(self, part: Part) -> None:
@@ -82,9 +86,8 @@ class Refinement:
             return
         signs = here.new_tensor([1.0, -1.0]).repeat_interleave(len(box))
         box, place = box.repeat(2), part.positions(unit).repeat(2)
-        rows = here.new_zeros(len(box), part.node.size).scatter_(1, place.unsqueeze(1), signs.unsqueeze(1))
         (name,) = part.node.inputs
-        found, _ = self.bound({name: rows}, box, torch.zeros_like(signs))
+        found, _ = self.bound(*self.backward.signed(name, place, signs), box)
         for side, bounds in zip(here, found.chunk(2), strict=True):
             at = box[: len(unit)], unit
             side[at] = torch.maximum(side[at], bounds)

@@ -1,11 +1,16 @@
 """Branch and bound on domains: parts of the targets' boxes in which the pre-activations keep to bounds of their own.
 
-Where inputs are few, a domain is halved along one of them: its undecided units are bounded anew, layer by layer, and so
-are the target's rows, each of which then clips the box (`polyopt.bounds.refine`). Where inputs are many, and where as
-few units are undecided as there are inputs, it is split at a breakpoint of a unit: an optimum lies at a vertex, where
-that many units stay undecided on boxes of any size. A split domain's bound is the Lagrangian's
-(`polyopt.bounds.lagrangian`), which goes on from its parent's slopes, prices and weights. Where every unit keeps to one
-piece, a domain is a linear program, whose prices bound it.
+Where few inputs vary, a domain is halved along one of them: its undecided units are bounded anew, layer by layer, and
+so are the target's rows, each of which then clips the box (`polyopt.bounds.refine`). Where many do, and where as few
+units are undecided as inputs vary, it is split at a breakpoint of a unit: an optimum lies at a vertex, where that many
+units stay undecided on boxes of any size. A split domain's bound is the Lagrangian's (`polyopt.bounds.lagrangian`),
+which goes on from its parent's slopes, prices and weights. Where every unit keeps to one piece, a domain is a linear
+program, whose prices bound it.
+
+Such a split costs next to nothing, as the bounds on other units stay what they are. To tighten these below the cutoff
+(`polyopt.search.cutoff`) costs as much as hundreds of splits, and is worth it for domains that would need thousands. So
+each domain is first tried by splits alone; where its bound rises too slowly, these are given up, and it is split into
+two parts that are tightened, each of which is tried in turn.
 
 Sources: Wang et al. 2021 (beta-CROWN), Bunel et al. 2020, "Branch and bound for piecewise linear neural network
 verification".
@@ -14,16 +19,17 @@ verification".
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from polyopt.activations import PiecewiseLinear
 from polyopt.bounds.climb import Reduced
-from polyopt.bounds.lagrangian import ascend
+from polyopt.bounds.lagrangian import LATER, ascend
 from polyopt.bounds.refine import Boxes
 from polyopt.bounds.units import Units
+from polyopt.search.cutoff import below, tightened
 from polyopt.search.domains import Domains, Values, those
 from polyopt.search.halving import apart, halved
 from polyopt.search.leaves import solved
@@ -32,9 +38,11 @@ from polyopt.search.splits import LEVELS, clipped, foremost, halve_inputs, split
 
 BATCH = 256  # domains bounded at a time
 MEMORY = 2e9  # bytes of open domains from which on the search goes depth first
+TRIAL = 11  # a trial is given up where more than 2**11 domains seem to be needed
+FIRST = 32  # domains after which that is asked
 UNIT_STEPS = 8  # of ascent, after splits of units
 GROWTHS = (0.0, 0.3, 2.0)  # of prices, in turn: what suits one domain may fail on another
-FEW_INPUTS = 12  # up to here inputs are halved
+FEW_INPUTS, MANY_INPUTS = 12, 48  # up to here inputs are halved, from here on units are split
 
 
 class Tally(NamedTuple):
@@ -50,23 +58,29 @@ class Tally(NamedTuple):
     branches: int
 
 
+def ways(question: Question) -> list[bool]:
+    """Whether to halve inputs or not: what seems best, or both, to be tried."""
+    if question.dimension <= FEW_INPUTS or not question.splittable:
+        return [True]
+    return [False] if question.dimension > MANY_INPUTS else [True, False]
+
+
 class Branching:
     """The open domains of a question, and how they are split and bounded.
 
     ``bound`` is no greater than any margin on what was put in, or, where that is not `whole`, than any below the
     cutoff. ``sides`` (k, 2, N) bound all units, fixed ones too, of each target; they fix units for those of the
-    ``targets`` that are given, where they are better than the question's.
+    ``targets`` that are given, where they are better than the question's. ``halves`` inputs or splits units.
     """
 
-    def __init__(self, question: Question, sides: Tensor, targets: Tensor | None = None):
-        self.question, self.sides, self.targets = question, sides, targets
+    def __init__(self, question: Question, sides: Tensor, targets: Tensor | None = None, halves: bool = False):
+        self.question, self.sides, self.targets, self.halves = question, sides, targets, bool(halves)
         self.units = question.units
         if targets is not None:
             self.units = Units(question.form, question.backward, sides[targets].transpose(0, 1))
         self.reduced = Reduced(self.units, question.maps, question.output_map)
         self._turn = 0
-        self._splits_units = all(isinstance(part.node.layer, PiecewiseLinear) for part in self.units.parts)
-        self.halves_inputs = question.net.input_size <= FEW_INPUTS or not self._splits_units
+        self._tries = not self.halves
         self._domains: Domains | None = None
         self.closed, self.stuck, self.whole, self.branches = Tally(math.inf, math.inf, True, 0)
 
@@ -81,7 +95,8 @@ class Branching:
     @property
     def basis(self) -> Values:
         """What another `Branching` of the question is made of to go on with these domains."""
-        return {"sides": self.sides} if self.targets is None else {"sides": self.sides, "targets": self.targets}
+        basis = {"sides": self.sides, "halves": torch.tensor(self.halves)}
+        return basis if self.targets is None else basis | {"targets": self.targets}
 
     @property
     def tally(self) -> Tally:
@@ -117,7 +132,7 @@ class Branching:
         """
         question = self.question
         alive = torch.nn.functional.one_hot(targets, len(question.group)).bool()
-        if self.halves_inputs:
+        if self.halves:
             groups = question.group[targets]
             alive = torch.stack([alive[groups == group].any(0) for group in groups.unique()])
             bounds = torch.stack([bounds[groups == group].min() for group in groups.unique()])
@@ -130,16 +145,37 @@ class Branching:
             "upper": question.upper[targets],
             "sides": self.sides[targets][:, :, self.units.kept],
         }
-        self._take(values, self.halves_inputs, steps)
+        self._take(values, self.halves, steps)
 
     def step(self) -> None:
         """Split the domains of least bound, and bound their parts; an exception leaves them on the list."""
-        taken = self._domains.pop(BATCH // 2)
+        taken = self._domains.pop(1 if self._tries else BATCH // 2)
         try:
-            self._split(taken)
+            self._try(taken) if self._tries else self._split(taken)
         except BaseException:
             self.receive(taken)
             raise
+
+    def _try(self, taken: Values) -> None:
+        """Search a domain on its own; after that has taken too long, put two tightened parts of it on the list."""
+        trial = copy(self)
+        trial._tries, trial._domains = False, Domains(taken, MEMORY)
+        trial.closed, trial.stuck, trial.whole, trial.branches = Tally(math.inf, math.inf, True, 0)
+        while trial.open and trial._promising(float(taken["bound"])):
+            trial.step()
+        if not trial.open:
+            self.merge(trial.tally)
+            return
+        self.branches += trial.branches
+        taken = taken | {"bound": taken["bound"].clamp(min=trial.bound)}
+        parts = self._open(self._ascended(split_units(taken, 0), UNIT_STEPS))
+        if len(parts["bound"]):
+            self._take(self._tightened(parts), False, UNIT_STEPS)
+
+    def _promising(self, first: float) -> bool:
+        """Whether the bound, which was ``first``, rises fast enough with the number of levels of a tree of splits."""
+        share = (self.bound - first) / (self.question.cutoff - first)
+        return self.branches < FIRST or math.log2(self.branches) < share * TRIAL
 
     def _split(self, taken: Values) -> None:
         splits = taken["unit"][:, 0] >= 0
@@ -155,13 +191,13 @@ class Branching:
         self.branches += len(values["bound"])
         if halves:
             values = self._open(self._halved(values))
-            few = (values["undecided"] <= self.question.net.input_size) & self._splits_units
+            few = (values["undecided"] <= self.question.dimension) & self.question.splittable
             self.receive(those(values, ~few))
             values = apart(those(values, few))
         if len(values["bound"]) == 0:
             return
         values = self._open(self._ascended(values, steps))
-        leaf = (values["undecided"] == 0) & self._splits_units
+        leaf = (values["undecided"] == 0) & self.question.splittable
         self.receive(those(values, ~leaf))
         if leaf.any():
             leaves = those(values, leaf)
@@ -176,6 +212,13 @@ class Branching:
         self.whole &= bool(done.all())
         return those(found, ~done)
 
+    def _tightened(self, values: Values) -> Values:
+        """Domains with bounds on their undecided units that hold below the cutoff."""
+        question, boxes = self.question, Boxes(values["lower"], values["upper"])
+        limits = below(question, question.mixture(values["target"], values["weights"]), values["bound"], boxes)
+        sides = tightened(question, self.reduced, values["sides"].transpose(0, 1), limits)
+        return values | {"sides": sides.transpose(0, 1)}
+
     def _halved(self, values: Values) -> Values:
         return halved(self.question, self.reduced, values)
 
@@ -183,15 +226,14 @@ class Branching:
         """Domains with the sides that splits have left them, bounded by the Lagrangian."""
         question, target = self.question, values["target"]
         sides = values["sides"].transpose(0, 1)
-        start = None
+        start, pace = None, 1.0
         if "slopes" in values:
-            start = values["slopes"].transpose(0, 1), values["prices"]
+            start, pace = (values["slopes"].transpose(0, 1), values["prices"]), LATER
         mixture = question.mixture(target, values.get("weights"))
         boxes = Boxes(values["lower"], values["upper"])
         growth, self._turn = GROWTHS[self._turn % len(GROWTHS)], self._turn + 1
-        found = ascend(
-            question.backward, self.reduced, sides, boxes, steps, mixture=mixture, start=start, growth=growth
-        )
+        options = {"mixture": mixture, "start": start, "pace": pace, "growth": growth}
+        found = ascend(question.backward, self.reduced, sides, boxes, steps, **options)
         worst = foremost(found.bound)
         question.offer(found.point[worst], target[worst])
         loss, at = found.enclosure.losses(found.lines)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from polyopt.bounds.alpha import both
 from polyopt.bounds.climb import Reduced
-from polyopt.bounds.lagrangian import Cutoff, ascend
+from polyopt.bounds.lagrangian import Cutoff, Mixture, ascend
 from polyopt.bounds.refine import Boxes
 from polyopt.search.question import Question
 
@@ -34,10 +34,17 @@ class Below(NamedTuple):
     boxes: Boxes
 
 
+def below(question: Question, mixture: Mixture, bound: Tensor, boxes: Boxes) -> Below:
+    """Where margins are below the cutoff, in the domains of some boxes on which their mixtures have bounds (batch,)."""
+    fixed = mixture.limit()
+    return Below(mixture.row(), question.cutoff + fixed, bound + fixed, boxes)
+
+
 def tightened(question: Question, reduced: Reduced, sides: Tensor, below: Below) -> Tensor:
     """The sides (2, batch, n) after a round. Where a side crosses the other, no point is below the limit."""
     sides, units = sides.clone(), reduced.units
     for part in units.parts:
+        slopes = units.relaxed(sides)
         pairs = units.undecided(sides[:, :, part.place], part.place).nonzero()
         for pair in pairs.split(ROWS // 2) if len(pairs) else ():
             domain, unit = pair[:, 0], pair[:, 1] + part.place.start
@@ -46,8 +53,7 @@ def tightened(question: Question, reduced: Reduced, sides: Tensor, below: Below)
             room = below.limit[each] - below.bound[each]
             cutoff = Cutoff(below.row[each], below.limit[each], width / room)
             here, boxes = sides[:, each], below.boxes.take(each)
-            found = ascend(
-                question.backward, reduced, here, boxes, STEPS, begin=both(unit), cutoff=cutoff, priced=False
-            ).bound
+            options = {"cutoff": cutoff, "start": (slopes[:, each], torch.zeros_like(here[0])), "priced": False}
+            found = ascend(question.backward, reduced, here, boxes, STEPS, begin=both(unit), **options).bound
             sides[:, domain, unit] = torch.maximum(sides[:, domain, unit], found.unflatten(0, (2, -1)))
     return sides

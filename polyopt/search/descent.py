@@ -16,35 +16,35 @@ from polyopt.regions import Box
 from polyopt.search.piece import least_around
 from polyopt.search.question import Question
 
-STARTS, STEPS, FIRST_STEP = 64, 30, 0.25
-SLIDES = 8
+POINTS, STARTS, STEPS, FIRST_STEP = 2**13, 32, 12, 0.5
+ENTRIES = 2**17  # of the points in one batch
+SLIDES = 4
 PIECES = 20
 SURVEYS, SURVEYED, POLISHED = 8, 2**14, 8  # how often, how many points of a box, and how many of them lead on
 
 
 def descend(question: Question) -> None:
-    """Offer the question good points: those at the ends of the descents, and the best of the pieces that follow."""
-    count, size = question.lower.shape
-    shares = question.backward.tensor(Box([0.0] * size, [1.0] * size).sample(STARTS * count, np.random.default_rng(0)))
-    shares[:count] = 0.5
-    targets = torch.arange(count, device=shares.device).repeat(STARTS)
-    lower, upper = question.lower[targets], question.upper[targets]
-    points = lower + shares * (upper - lower)
-    for step in range(STEPS):
-        share = FIRST_STEP * (1.0 - step / STEPS)
-        points = points - share * (upper - lower) * question.gradients(points, targets).sign()
-        points = torch.minimum(torch.maximum(points, lower), upper)
-    polish(question, points, targets)
+    """Offer good points of all targets' boxes: the best of many, and those that descents from them lead to."""
+    (many, size), targets = question.lower.shape, torch.arange(len(question.lower), device=question.lower.device)
+    count = max(1, min(POINTS, ENTRIES // (many * size)))
+    shares = question.backward.tensor(Box([0.0] * size, [1.0] * size).sample(count, np.random.default_rng(0)))
+    shares[0] = 0.5
+    lower, upper = question.lower.unsqueeze(1), question.upper.unsqueeze(1)
+    points = (lower + shares * (upper - lower)).flatten(0, 1)
+    margins = question.offer(points, targets.repeat_interleave(count)).reshape(-1, count)
+    best = margins.argsort(1)[:, :STARTS]
+    points, targets = points.unflatten(0, margins.shape), targets.repeat_interleave(best.shape[1])
+    points = points.take_along_dim(torch.as_tensor(best, device=points.device).unsqueeze(2), 1).flatten(0, 1)
+    boxes = Boxes(question.lower[targets], question.upper[targets])
+    polish(question, _follow(question, points, targets, boxes, STEPS), targets)
 
 
 def slide(question: Question, points: Tensor, targets: Tensor, boxes: Boxes) -> None:
-    """Offer points (m, n_in) of boxes, and those that short descents within the boxes lead to."""
-    question.offer(points, targets)
-    for step in range(SLIDES):
-        share = FIRST_STEP * (1.0 - step / SLIDES)
-        points = points - 2.0 * share * boxes.radius * question.gradients(points, targets).sign()
-        points = torch.minimum(torch.maximum(points, boxes.lower), boxes.upper)
-    polish(question, points, targets)
+    """Offer the points that short descents from some (m, n_in) within boxes lead to; `polish` the best so far."""
+    before = question.value
+    _follow(question, points, targets, boxes, SLIDES)
+    if question.value < before:
+        polish(question, question.point[None], torch.tensor([question.target]))
 
 
 def survey(question: Question) -> None:
@@ -59,6 +59,18 @@ def survey(question: Question) -> None:
             best = points[question.offer(points, which.expand(len(points))).argsort()[:POLISHED]]
         for point in best:
             polish(question, point[None], which)
+
+
+def _follow(question: Question, points: Tensor, targets: Tensor, boxes: Boxes, steps: int) -> Tensor:
+    """Points that so many steps from points (m, n_in) within boxes lead to; all on the way are offered."""
+    for step in range(steps):
+        if question.refuted:
+            break
+        length = 2.0 * FIRST_STEP * (1.0 - step / steps) * boxes.radius
+        points = points - length * question.gradients(points, targets).sign()
+        points = torch.minimum(torch.maximum(points, boxes.lower), boxes.upper)
+        question.offer(points, targets)
+    return points
 
 
 def polish(question: Question, points: Tensor, targets: Tensor) -> None:

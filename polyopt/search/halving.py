@@ -56,8 +56,12 @@ def halved(question: Question, reduced: Reduced, values: Values) -> Values:
     lower = _least(torch.where(left.unsqueeze(1), found.lower, torch.inf), domain, len(alive))
     upper = -_least(torch.where(left.unsqueeze(1), -found.upper, torch.inf), domain, len(alive))
     slope, tried = found.slope[of_worst], foremost(bound)
-    corners = boxes.center - boxes.radius * slope.sign()
-    slide(question, corners[tried], worst[tried], boxes.take(tried))
+    tried = tried[open_[tried, 0]]
+    if len(tried):
+        corners = boxes.center - boxes.radius * slope.sign()
+        question.offer(corners[tried], worst[tried])
+        if question.gap is not None:  # a better point lowers the cutoff
+            slide(question, corners[tried], worst[tried], boxes.take(tried))
     return {
         "target": worst,
         "alive": alive,
@@ -86,8 +90,8 @@ def apart(values: Values) -> Values:
 def _rows(question: Question, refined: Refinement, domain: Tensor, target: Tensor) -> _Pairs:
     """Bounds on pairs of a box and a target (p,), by the best of the target's rows; every row clips the box."""
     count = question.rows.shape[1]
-    rows, limits = question.rows[target].flatten(0, 1), question.limits[target].flatten()
-    bounds, slopes = refined.bound({question.output: rows}, domain.repeat_interleave(count), limits)
+    rows, limits = question.rows[target].reshape(-1, 1, question.rows.shape[2]), question.limits[target].reshape(-1, 1)
+    bounds, slopes = refined.bound({question.output: rows}, -limits, domain.repeat_interleave(count))
     bounds, slopes = bounds.unflatten(0, (-1, count)), slopes.unflatten(0, (-1, count))
     lower, upper = refined.boxes.lower[domain], refined.boxes.upper[domain]
     for r, cutoff in enumerate(question.cutoffs):
@@ -106,7 +110,9 @@ def _sharpened(
         return pairs
     domain, target = domain[left], target[left]
     mixture, boxes = question.mixture(target, pairs.weights[left]), refined.boxes.take(domain)
-    found = ascend(question.backward, reduced, refined.sides[:, domain], boxes, STEPS, mixture=mixture, priced=False)
+    sides, slopes = refined.sides[:, domain], refined.slopes[:, domain]
+    options = {"mixture": mixture, "start": (slopes, torch.zeros_like(slopes[0])), "priced": False}
+    found = ascend(question.backward, reduced, sides, boxes, STEPS, **options)
     room = (question.cutoff - found.bound).clamp(min=0.0)
     lower, upper = clipped(pairs.lower[left], pairs.upper[left], found.slope, room)
     news = (torch.maximum(found.bound, pairs.bound[left]), found.slope, lower, upper, found.weights)

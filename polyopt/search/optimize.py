@@ -13,7 +13,6 @@ from polyopt.activations import PiecewiseLinear
 from polyopt.network import Network
 from polyopt.regions import Ellipsoid, Product, Region
 from polyopt.regions.region import check_single
-from polyopt.search.descent import descend
 from polyopt.search.programs import Program, program
 from polyopt.search.question import Question
 from polyopt.search.running import run
@@ -71,8 +70,9 @@ def optimize(
     it what satisfies ``A x <= b``, with A (m, n_in). ``time_limit`` in seconds; ``gap`` is the relative gap at which
     the answer counts as optimal.
 
-    Where inputs are few or a layer is smooth, boxes of inputs are halved, otherwise the phases of units are split; a
-    zonotope counts with its generators, a V-polytope with its vertices. ``executor`` shares the open boxes out to
+    Where at most 12 inputs vary or a layer is smooth, boxes of inputs are halved; where more than 48 do, the phases of
+    units are split; in between, what has the better bound after half a second of each. A zonotope counts with its
+    generators, a V-polytope with its vertices. ``executor`` shares the open boxes out to
     processes, or to a Dask cluster; a worker that dies loses nothing. ``device`` is torch's.
 
     Stopped by its time limit or by Ctrl-C it returns the best point and bound. With ``keep`` the answer has a
@@ -104,7 +104,7 @@ def optimize(
     inside = asked.inside if len(asked.target.rows) > 1 else None
     question = Question(asked.net, [asked.target], gap=gap, device=device, inside=inside)
     search = Search(question) if resume is None else resumed(question, resume)
-    found = run(search, begin, time_limit, executor, progress, before=lambda: resume or descend(question))
+    found = run(search, begin, time_limit, executor, progress)
     status = found.status
     if status == "over":
         status = "optimal" if found.bound > question.cutoff else "stuck"

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from polyopt.affine import affine_maps
-from polyopt.bounds.crown import crown, propagate
-from polyopt.bounds.interval import joined
+from polyopt.bounds.backward import Backward
+from polyopt.bounds.crown import propagate
+from polyopt.bounds.interval import Values, joined
 from polyopt.bounds.lagrangian import Mixture
 from polyopt.bounds.units import Units
 from polyopt.convert.to_torch import to_torch
@@ -67,7 +68,7 @@ class Question:
         boxes, which = np.unique(np.stack(self._boxes, 1), axis=0, return_inverse=True)
         different = Box(boxes[:, 0], boxes[:, 1])
         form = maxima_as_relus(net)
-        self.form = live(form, crown(form, different, device))
+        self.form, values = live(form, propagate(Backward(form, device), form, different))
         self.maps, self.output_map = affine_maps(self.form)
         self.backward = Timed(self.form, device)
         tensor = self.backward.tensor
@@ -78,11 +79,21 @@ class Question:
         self._rows = np.stack([target.rows[which] for target, which in zip(targets, repeated, strict=True)])
         self._limits = np.stack([target.limits[which] for target, which in zip(targets, repeated, strict=True)])
         self.rows, self.limits = tensor(self._rows), tensor(self._limits)
-        self.sides, self.reach = self._bounded(different, which.ravel())
+        self.sides, self.reach = self._observed(values, which.ravel())
         self.units = Units(self.form, self.backward, self.sides.transpose(0, 1))
         self.refuted = False
         self.point, self.target, self.value = targets[0].box.center, 0, math.inf
         self.offer((self.lower + self.upper) / 2, torch.arange(len(targets)))
+
+    @property
+    def dimension(self) -> int:
+        """How many inputs vary, in the box where most do."""
+        return int((self.lower < self.upper).sum(1).max())
+
+    @property
+    def splittable(self) -> bool:
+        """Whether a split of units comes to an end, at linear programs."""
+        return not self.units.smooth
 
     @property
     def cutoff(self) -> float:
@@ -175,13 +186,14 @@ class Question:
     def _module(self) -> torch.nn.Module:
         return to_torch(self.net, device=self.lower.device).requires_grad_(False)
 
-    def _bounded(self, boxes: Box, which: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The bounds on all units over each target's box, and the sizes (n_out,) of the output; observed on the way."""
-        values = propagate(self.backward, self.form, boxes)
+    def _observed(self, values: Values, which: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The bounds on all units over each target's box, and the sizes (n_out,) of the output."""
+        for name, interval in values.items():
+            self.backward.observe(name, interval)
         bounds = [joined(node, values) for node in self.form.activations]
-        none = np.empty((len(boxes.lower), 0))
-        sides = [np.concatenate([none, *(sign * side(b) for b in bounds)], axis=1) for sign, side in _SIDES]
         last = values[self.output]
+        none = np.empty((len(last.lower), 0))
+        sides = [np.concatenate([none, *(sign * side(b) for b in bounds)], axis=1) for sign, side in _SIDES]
         reach = np.maximum(abs(last.lower), abs(last.upper)).max(0).ravel()
         return self.backward.tensor(np.stack(sides, axis=1)[which]), self.backward.tensor(reach)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -29,9 +28,8 @@ def run(
     time_limit: float | None,
     executor: Executor | None,
     progress: bool,
-    before: Callable[[], None] = lambda: None,
 ) -> Run:
-    """Take steps after ``before()``, for ``time_limit`` seconds since ``begin``.
+    """Take steps, for ``time_limit`` seconds since ``begin``.
 
     Long steps are cut short, and what they were about stays open; the bound is that before them.
     """
@@ -42,7 +40,6 @@ def run(
     start = time.perf_counter()
     try:
         with tqdm(disable=not progress, bar_format="{desc} [{elapsed}]", leave=False) as bar:
-            before()
             while not steps.over:
                 question.backward.check()
                 steps.step()

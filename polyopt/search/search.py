@@ -9,21 +9,24 @@ are halved this is not worth its time: the bounds get tighter with every half.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from polyopt.bounds.alpha import ascended
+from polyopt.bounds.climb import Reduced
 from polyopt.bounds.lagrangian import Mixture, ascend
 from polyopt.bounds.refine import Boxes
-from polyopt.search.branching import Branching
-from polyopt.search.cutoff import Below, tightened
-from polyopt.search.descent import survey
+from polyopt.search.branching import Branching, ways
+from polyopt.search.cutoff import below, tightened
+from polyopt.search.descent import descend, survey
 from polyopt.search.question import Question
 
 ROOT_STEPS = 20  # of ascent
-SURVEY = 1000  # halved boxes, after which it is worthwhile to look for good points all over
+SEARCHES = ((32, descend), (1000, survey))  # for good points all over, once so many halved boxes make it worthwhile
+COMPARED = 0.5  # seconds that each way of branching is tried where there is a choice
 ROUNDS = 12  # of tightening, at most
 WORTHWHILE = 0.02  # a round of tightening that shortens the units' ranges by less than this share is the last
 
@@ -75,10 +78,13 @@ class Search:
         self._exhausted = next(self._work, self) is self
 
     def _root(self) -> Iterator[None]:
-        question, sides = self.question, self.question.sides.clone()
-        branching = Branching(question, sides)
-        if not branching.halves_inputs:
-            units, self._reduced = question.units, branching.reduced
+        question, sides, better = self.question, self.question.sides.clone(), None
+        if question.constrained:  # what is found says what is worth proving
+            descend(question)
+        which = ways(question)
+        if False in which:
+            units = question.units
+            self._reduced = Reduced(units, question.maps, question.output_map)
             here = sides[:, :, units.kept]
             yield from self._ascend_units(here)
             self._ascend(torch.arange(len(here)), here)
@@ -87,19 +93,31 @@ class Search:
                 if self._bounds[target] <= question.cutoff:
                     yield from self._tighten(target, here)
             sides[:, :, units.kept] = here
-            branching = Branching(question, sides, self._left())
+            better = self._left()
         self.closed = min(self._bounds[self._bounds > question.cutoff].tolist(), default=math.inf)
-        branching.put(self._left(), self._bounds[self._left()], ROOT_STEPS)
-        self.branching = branching
-        yield
+        options = [Branching(question, sides, better, halves) for halves in which]
+        for option in options:
+            option.put(self._left(), self._bounds[self._left()], ROOT_STEPS)
+            yield
+        yield from self._choose(options)
         yield from self._branches()
 
+    def _choose(self, options: list[Branching]) -> Iterator[None]:
+        """Take the branching that has the best bound after as much time as each of the others."""
+        if len(options) > 1:
+            for option in options:
+                end = time.perf_counter() + COMPARED
+                while option.open and option.bound <= self.question.cutoff and time.perf_counter() < end:
+                    option.step()
+                    yield
+        self.branching = max(options, key=lambda option: option.bound)
+        yield
+
     def _branches(self) -> Iterator[None]:
-        surveyed = not self.branching.halves_inputs
+        searches = list(SEARCHES[self.question.constrained :]) if self.branching.halves else []
         while self.branching.open:
-            if not surveyed and self.branches >= SURVEY:
-                surveyed = True
-                survey(self.question)
+            if searches and self.branches >= searches[0][0]:
+                searches.pop(0)[1](self.question)
             self.branching.step()
             yield
 
@@ -136,10 +154,9 @@ class Search:
             yield
             if self._bounds[target] > question.cutoff:
                 return
-            before, fixed = sides[target].clone(), mixture.limit()
-            self._tightened = True
-            below = Below(mixture.row(), question.cutoff + fixed, self._bounds[this] + fixed, boxes)
-            sides[target] = tightened(question, self._reduced, before.unsqueeze(1), below)[:, 0]
+            before, self._tightened = sides[target].clone(), True
+            limits = below(question, mixture, self._bounds[this], boxes)
+            sides[target] = tightened(question, self._reduced, before.unsqueeze(1), limits)[:, 0]
             lengths, shorter = -before.sum(0), -sides[target].sum(0)
             if (shorter < 0).any():  # no point is below the cutoff
                 self._bounds[target] = math.inf

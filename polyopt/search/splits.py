@@ -1,8 +1,8 @@
 """Where a domain is split: at a breakpoint of the unit whose lines cost the bound most, or in half along an input.
 
-Units are chosen as in BaBSR (Bunel et al. 2020). Inputs are chosen by the sum of two scores, each of which can be blind
-where the other is not: ``|A_i| w_i``, with the slope A of the domain's linear bound and the box's widths w, and
-``smear_i w_i``, where the smear is the slope along an input if all weights and the steepest lines added up.
+Units are chosen as in BaBSR (Bunel et al. 2020). Inputs are chosen by two scores, each of which can be blind where the
+other is not: ``smear_i w_i``, with the box's widths w and the slope along an input if all weights and the steepest
+lines added up; and, with less weight, ``|A_i| w_i``, with the slope A of the domain's linear bound.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from polyopt.search.domains import Values
 from polyopt.search.question import Question
 
 LEVELS = 3  # at most, that a domain is split at once, to fill a batch
+SLOPE = 0.3  # weight of the bound's slope; with more of it, boxes get long and thin where all inputs matter
 OFFERED = 32  # domains of a batch whose points are tried
 
 
@@ -37,14 +38,17 @@ def split_units(taken: Values, level: int) -> Values:
 def halve_inputs(taken: Values) -> Values:
     """The lower halves of all boxes, then the upper ones."""
     lower, upper = taken["lower"], taken["upper"]
-    scores = [score.abs() * (upper - lower) for score in (taken["slope"], taken["smear"])]
-    tiny = torch.finfo(lower.dtype).tiny
-    axis = sum(score / score.sum(1, keepdim=True).clamp(min=tiny) for score in scores).argmax(1, keepdim=True)
+    smear, slope = (_shares(taken[name].abs() * (upper - lower)) for name in ("smear", "slope"))
+    axis = (smear + SLOPE * slope).argmax(1, keepdim=True)
     middle = ((lower + upper) / 2).gather(1, axis)
     parts = {name: torch.cat([value, value]) for name, value in taken.items()}
     parts["lower"] = torch.cat([lower, lower.scatter(1, axis, middle)])
     parts["upper"] = torch.cat([upper.scatter(1, axis, middle), upper])
     return parts
+
+
+def _shares(scores: Tensor) -> Tensor:
+    return scores / scores.sum(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
 
 
 def clipped(lower: Tensor, upper: Tensor, slope: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,14 @@ class Attack(NamedTuple):
     accepted: bool
 
 
-def attack(net: Network, cases: Sequence[Case], accept: Accept, time_limit: float = math.inf, device=None) -> Attack:
+def attack(
+    net: Network,
+    cases: Sequence[Case],
+    accept: Accept,
+    time_limit: float = math.inf,
+    device=None,
+    stages: Sequence[Stage] = STAGES,
+) -> Attack:
     """The best point that descents find, or the first whose margin is not positive and that ``accept`` takes.
 
     ``accept(x, case)`` is asked about points (n,) of the case's region, up to rounding. Descents are in float32 on
@@ -85,7 +92,7 @@ def attack(net: Network, cases: Sequence[Case], accept: Accept, time_limit: floa
     deadline = time.perf_counter() + time_limit
     parts, rng = _parts(net, cases, device), np.random.default_rng(0)
     best = Attack(np.asarray(cases[0].region.center), 0, math.inf, False)
-    for stage in STAGES:
+    for stage in stages:
         for part in parts:
             for x, case, margin in _descend(module, net, part, stage, rng):
                 if margin < best.margin:

@@ -135,11 +135,17 @@ class _Task:
         return replace(so_far, status="falsified", by=by, reason="", witness=x, outputs=outputs, case=case)
 
 
-def _attack(task: _Task, verdict: Verdict) -> Verdict:
-    from polyopt.verification.attack import attack  # torch is imported only where it is needed
+def _attack(task: _Task, verdict: Verdict, first: int | None = None) -> Verdict:
+    from polyopt.verification.attack import STAGES, attack  # torch is imported only where it is needed
 
-    found = attack(task.net, task.prop.cases, task.replay, min(ATTACK, task.remaining()), task.device)
+    limit = min(ATTACK, task.remaining())
+    found = attack(task.net, task.prop.cases, task.replay, limit, task.device, STAGES[:first])
     return task.falsified(verdict, "attack", found.x, found.case) if found.accepted else verdict
+
+
+def _short_attack(task: _Task, verdict: Verdict) -> Verdict:
+    """Its first stage alone: the search goes on with descents where its first bounds leave something open."""
+    return _attack(task, verdict, 1)
 
 
 def _search(task: _Task, verdict: Verdict) -> Verdict:
@@ -208,8 +214,8 @@ def _programs(task: _Task, verdict: Verdict) -> Verdict:
 
 
 STAGES = {
-    "auto": (_attack, _search, _programs),
-    "search": (_attack, _search),
+    "auto": (_short_attack, _search, _programs),
+    "search": (_short_attack, _search),
     "milp": (_attack, _programs),
 }
 

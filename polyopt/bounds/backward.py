@@ -133,7 +133,7 @@ class Backward:
         return both[:, 0], -both[:, 1]
 
     def signed(self, name: str, unit: Tensor, sign: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Rows (t, 1, n) on nodes, and constants (t, 1), that are no greater than units (t,) of a node times signs (t,).
+        """Rows (t, 1, n) on nodes, and constants (t, 1), together no greater than units (t,) of a node times signs.
 
         They are on what an affine node reads, so that a pass need not look up its weights by a product.
         """

@@ -75,8 +75,8 @@ def attack(
     """The best point that descents find, or the first whose margin is not positive and that ``accept`` takes.
 
     ``accept(x, case)`` is asked about points (n,) of the case's region, up to rounding. Descents are in float32 on
-    ``device``; what is known after ``time_limit`` seconds is returned, one batch of points at least. Raises ValueError
-    where there are no cases, and for regions that are empty or unbounded.
+    ``device``, a stage after the other; what is known after ``time_limit`` seconds is returned, one batch of points at
+    least. Raises ValueError where there are no cases, and for regions that are empty or unbounded.
 
     >>> from polyopt.activations import Abs
     >>> from polyopt.verification.property import Property

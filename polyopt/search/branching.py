@@ -150,8 +150,9 @@ class Branching:
     def step(self) -> None:
         """Split the domains of least bound, and bound their parts; an exception leaves them on the list."""
         taken = self._domains.pop(1 if self._tries else BATCH // 2)
+        act = self._try if self._tries and taken["unit"][0, 0] >= 0 else self._split
         try:
-            self._try(taken) if self._tries else self._split(taken)
+            act(taken)
         except BaseException:
             self.receive(taken)
             raise
@@ -161,12 +162,15 @@ class Branching:
         trial = copy(self)
         trial._tries, trial._domains = False, Domains(taken, MEMORY)
         trial.closed, trial.stuck, trial.whole, trial.branches = Tally(math.inf, math.inf, True, 0)
-        while trial.open and trial._promising(float(taken["bound"])):
+        while trial.open and not self.question.refuted and trial._promising(float(taken["bound"])):
             trial.step()
         if not trial.open:
             self.merge(trial.tally)
             return
         self.branches += trial.branches
+        if self.question.refuted:
+            self.receive(taken)
+            return
         taken = taken | {"bound": taken["bound"].clamp(min=trial.bound)}
         parts = self._open(self._ascended(split_units(taken, 0), UNIT_STEPS))
         if len(parts["bound"]):
@@ -174,8 +178,9 @@ class Branching:
 
     def _promising(self, first: float) -> bool:
         """Whether the bound, which was ``first``, rises fast enough with the number of levels of a tree of splits."""
-        share = (self.bound - first) / (self.question.cutoff - first)
-        return self.branches < FIRST or math.log2(self.branches) < share * TRIAL
+        if self.branches < FIRST:
+            return True
+        return (self.bound - first) * TRIAL > (self.question.cutoff - first) * math.log2(self.branches)
 
     def _split(self, taken: Values) -> None:
         splits = taken["unit"][:, 0] >= 0

@@ -3,7 +3,8 @@
 Where units are to be split, slopes are optimised on the whole box first, for all targets in one batch; the undecided
 units of each target left are then bounded again, on that part of the box where its margin is below the cutoff
 (`polyopt.search.cutoff`), as long as it is worthwhile. What stays decided there is fixed in all domains. Where inputs
-are halved this is not worth its time: the bounds get tighter with every half.
+are halved this is not worth its time: the bounds get tighter with every half. Where neither few nor many inputs vary,
+both ways are tried.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def cases(rng):
     return net, found, margins
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_least_margin_decides(seed, way):
     net, found, margins = cases(np.random.default_rng(seed))
     decision = decide(net, found, time_limit=20)
@@ -65,7 +65,7 @@ def least_margin(net, box, unsafe):
     return found
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_sets_with_several_rows(seed, way):
     rng = np.random.default_rng(seed)
     layers = [strategies.affine(rng, 2, 4), ReLU(), strategies.affine(rng, 4, 2)]

@@ -78,9 +78,9 @@ def question(rng, region, n):
 @pytest.mark.parametrize("part", range(3))
 @pytest.mark.parametrize("kind", REGIONS)
 def test_the_optimum_is_at_one_of_all_vertices(kind, part, way, blind):
-    for seed in range(4):
+    for seed in range(2):
         rng = np.random.default_rng([seed, part, len(way)])
-        activation, n = ("relu", "leaky", "clip", "abs")[seed], (2, 3)[part % 2]
+        activation, n = ("relu", "leaky", "clip", "abs")[(seed + 2 * part) % 4], (2, 3)[part % 2]
         net, region = chain(rng, activation, (n, 4, 2)), REGIONS[kind](rng, n)
         constraints, c, p = question(rng, region, n)
         best = po.optimize(net, region, c, "min", linear_constraints=constraints, input_objective=p, time_limit=20)
@@ -116,16 +116,13 @@ def by_enumeration(net, region, c, constraints):
 
 @pytest.mark.parametrize("kind", REGIONS)
 def test_the_optimum_is_the_least_of_all_linear_regions(kind, way):
-    for seed in range(2):
-        rng = np.random.default_rng([seed, len(way), 7])
-        net, region = chain(rng, "relu", (2, 2, 2, 2)), REGIONS[kind](rng, 2)
-        constraints, c, _ = question(rng, region, 2)
-        best = po.optimize(net, region, -c, "max", linear_constraints=constraints, time_limit=20)
-        expected = by_enumeration(net, region, c, constraints)
-        if expected == math.inf:
-            assert best.status == "infeasible"
-            continue
-        assert best.status == "optimal"
+    rng = np.random.default_rng([len(way), 7])
+    net, region = chain(rng, "relu", (2, 2, 2, 2)), REGIONS[kind](rng, 2)
+    constraints, c, _ = question(rng, region, 2)
+    best = po.optimize(net, region, -c, "max", linear_constraints=constraints, time_limit=20)
+    expected = by_enumeration(net, region, c, constraints)
+    assert best.status == ("infeasible" if expected == math.inf else "optimal")
+    if expected < math.inf:
         assert best.value == pytest.approx(-expected, abs=2e-6, rel=2e-6)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyomo.environ as pyo
-from common import DATA, omlt_network, versions
+from bench_common import DATA, omlt_network, versions
 
 import polyopt as po
 

@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 import torch
-from common import parser, versions
+from bench_common import parser, versions
 
 import polyopt as po
 from polyopt.bounds.crown import crown

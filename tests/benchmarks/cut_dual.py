@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyomo.environ as pyo
 import torch
-from common import first_digit, model, parser, report
+from bench_common import first_digit, model, parser, report
 
 import polyopt as po
 from polyopt.bounds.cut_dual import cut_dual_bounds

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyomo.environ as pyo
 import torch
-from common import first_digit, model, parser, report
+from bench_common import first_digit, model, parser, report
 
 import polyopt as po
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pyomo.environ as pyo
 import torch
-from common import omlt_network, parser, versions
+from bench_common import omlt_network, parser, versions
 
 import polyopt as po
 from polyopt.layers import Affine

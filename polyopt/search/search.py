@@ -105,12 +105,11 @@ class Search:
 
     def _choose(self, options: list[Branching]) -> Iterator[None]:
         """Take the branching that has the best bound after as much time as each of the others."""
-        if len(options) > 1:
-            for option in options:
-                end = time.perf_counter() + COMPARED
-                while option.open and option.bound <= self.question.cutoff and time.perf_counter() < end:
-                    option.step()
-                    yield
+        for option in options if len(options) > 1 else []:
+            end = time.perf_counter() + COMPARED
+            while option.open and not self.question.refuted and time.perf_counter() < end:
+                option.step()
+                yield
         self.branching = max(options, key=lambda option: option.bound)
         yield
 

@@ -1,5 +1,6 @@
 """Bounds hold for the exact numbers: against rational arithmetic, where a bound is attained and half an ulp counts."""
 
+import itertools
 import sys
 from fractions import Fraction
 
@@ -9,10 +10,10 @@ import torch
 
 from polyopt.activations import LeakyReLU, ReLU
 from polyopt.bounds import backward
-from polyopt.bounds.crown import crown
+from polyopt.bounds.crown import crown, propagate
 from polyopt.bounds.interval import interval
 from polyopt.layers import Affine, Conv2d, Reshape
-from polyopt.network import Network
+from polyopt.network import INPUT, Network
 from polyopt.regions import Box, HPolytope, Product, VPolytope, Zonotope
 from polyopt.regions.rational import dot, fractions
 
@@ -149,3 +150,17 @@ class _Nearest:
     @staticmethod
     def down(values):
         return values
+
+
+def test_rows_of_single_units_pay_for_weights_of_single_precision():
+    rng = np.random.default_rng(0)
+    net = Network.sequential([Affine(rng.normal(size=(6, 4)), rng.normal(size=6))], (4,))
+    single = backward.Backward(net, dtype=torch.float32)
+    propagate(single, net, Box(-np.ones(4), np.ones(4)))
+    units, signs = torch.arange(6).repeat(2), torch.tensor([1.0, -1.0]).repeat_interleave(6)
+    rows, constant = single.signed(net.nodes[0].name, units, signs)
+    for corner in itertools.product([-1.0, 1.0], repeat=4):
+        values = exact(net, np.array(corner))
+        below = dot(rows[INPUT][:, 0].double().numpy(), fractions(np.array(corner))[:, None])[:, 0]
+        below = below + fractions(constant[:, 0].double().numpy())
+        assert (below <= np.concatenate([values, -values])).all()

@@ -195,7 +195,7 @@ class Branching:
         """Bound domains, and put on the list what is still open and no linear program."""
         self.branches += len(values["bound"])
         if halves:
-            values = self._open(self._halved(values))
+            values = self._open(halved(self.question, self.reduced, values))
             few = (values["undecided"] <= self.question.dimension) & self.question.splittable
             self.receive(those(values, ~few))
             values = apart(those(values, few))
@@ -223,9 +223,6 @@ class Branching:
         limits = below(question, question.mixture(values["target"], values["weights"]), values["bound"], boxes)
         sides = tightened(question, self.reduced, values["sides"].transpose(0, 1), limits)
         return values | {"sides": sides.transpose(0, 1)}
-
-    def _halved(self, values: Values) -> Values:
-        return halved(self.question, self.reduced, values)
 
     def _ascended(self, values: Values, steps: int) -> Values:
         """Domains with the sides that splits have left them, bounded by the Lagrangian."""

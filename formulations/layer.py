@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -78,8 +79,8 @@ class Layer:
         """
         own = np.flatnonzero(self._copied < 0)
         labels = [self.labels[i] for i in own]
-        rows = (self.weight[own], self.bias[own], self.inputs, self.lower[own], self.upper[own])
-        add_affine(block, "pre", labels, *rows)
+        weight = self.weight if len(own) == self.size else self.weight[own]
+        add_affine(block, "pre", labels, weight, self.bias[own], self.inputs, self.lower[own], self.upper[own])
         return self.pre_variables(block)
 
     def pre_variables(self, block) -> list:
@@ -87,7 +88,7 @@ class Layer:
         pairs = zip(self._copied, self.labels, strict=True)
         return [self.inputs[j] if j >= 0 else block.pre[label] for j, label in pairs]
 
-    @property
+    @cached_property
     def _copied(self) -> np.ndarray:
         """For each pre-activation that is a single incoming variable the number of that, else -1."""
         starts = self.weight.indptr
@@ -117,14 +118,14 @@ class PiecewiseLinearLayer(Layer):
     slopes: np.ndarray
     intercepts: np.ndarray
 
-    @property
+    @cached_property
     def jumps(self) -> np.ndarray:
         """The height (k, p) by which f jumps at each breakpoint; 0 where it is continuous."""
         left = self.slopes[:-1] * self.breakpoints + self.intercepts[:-1]
         jumps = self.slopes[1:] * self.breakpoints + self.intercepts[1:] - left
         return np.where(abs(jumps) <= 1e-12 * (1.0 + abs(left)), 0.0, jumps)  # rounding is no jump
 
-    @property
+    @cached_property
     def crossed(self) -> np.ndarray:
         """Which breakpoints (k, p) a can cross between its bounds, so that f has a piece on either side.
 
@@ -138,7 +139,7 @@ class PiecewiseLinearLayer(Layer):
         inside = (self.lower <= self.breakpoints) & (self.breakpoints <= self.upper)
         return inside & ~(at_lower & (begins | (self.jumps == 0))) & ~(at_upper & (ends | (self.jumps == 0)))
 
-    @property
+    @cached_property
     def passed(self) -> np.ndarray:
         """Which breakpoints (k, p) lie below a wherever it is between its bounds."""
         twins = np.vstack([np.zeros((1, self.size), dtype=bool), self.breakpoints[1:] == self.breakpoints[:-1]])
@@ -147,6 +148,8 @@ class PiecewiseLinearLayer(Layer):
 
     def take(self, units: np.ndarray) -> PiecewiseLinearLayer:
         """The layer of some of the units alone."""
+        if np.array_equal(units, np.arange(self.size)):
+            return self
         rows = {name: getattr(self, name)[units] for name in ("weight", "bias", "lower", "upper")}
         pieces = {name: getattr(self, name)[:, units] for name in ("breakpoints", "slopes", "intercepts")}
         return replace(self, labels=[self.labels[i] for i in units], **rows, **pieces)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyomo.environ as pyo
+from pyomo.core.base.block import IndexedBlock
 
-from formulations import Layer, Rows, set_variables
-from polyopt.bounds.result import Bounds
-from polyopt.inputs import input_range, is_variable
+from formulations import Formulation, Layer, Rows, set_variables
+from polyopt.bounds.result import Bounds, Interval
+from polyopt.inputs import input_ranges, is_variable
 from polyopt.network import INPUT, Network, Node
-from polyopt.regions import Box
+from polyopt.regions import Box, Region
 
 
 @dataclass(eq=False)
@@ -28,22 +29,47 @@ class Part:
     rows: np.ndarray  # its entries among the layer's pre-activations
 
 
+@dataclass
+class Columns:
+    """A flattened value whose entries are Pyomo variables or constants."""
+
+    variables: list
+    live: np.ndarray  # entries that are variables, in the order of `variables`
+    constants: np.ndarray  # the value of the other entries, 0 elsewhere
+    simplices: tuple[np.ndarray, ...] = ()  # positions among the variables
+
+    @classmethod
+    def of_variables(cls, variables: list, simplices=()) -> Columns:
+        """All entries are variables."""
+        return cls(variables, np.arange(len(variables)), np.zeros(len(variables)), simplices)
+
+
 @dataclass(eq=False)
 class Embedding:
     """What `add_network` leaves on a block as ``block.embedding``."""
 
     net: Network
-    inputs: list
+    inputs: list  # as the caller gave them
+    columns: Columns  # the variables that stand for them
     outputs: list
-    bounds: Bounds
+    bounds: Bounds  # with which the layers are written
+    chosen: list[Formulation]  # of each activation layer, before an automatic choice
     parts: list[Part]
+    region: Region | None = None  # to which the inputs are restricted; any but a box by the rows of block.region
+
+    @classmethod
+    def of_outputs(cls, net: Network, inputs: list, variables: list, outputs: list, box: Box) -> Embedding:
+        """That of a network of which nothing but the outputs is written, for inputs in a box."""
+        bounds = Bounds(box, (), Interval(*np.array([output.bounds for output in outputs]).T))
+        return cls(net, inputs, Columns.of_variables(variables), outputs, bounds, [], [], box)
 
 
 @dataclass(frozen=True)
 class Summary:
     """Size of an embedded network: units by what their bounds decide, and the block's rows, columns and nonzeros.
 
-    ``formulations`` says by which formulation each layer with undecided units is written.
+    ``formulations`` says by which formulation each layer with undecided units is written; where the copies of an
+    indexed block differ, a tuple.
     """
 
     active: int
@@ -57,7 +83,8 @@ class Summary:
 
 
 def summary(block) -> Summary:
-    """How large the embedded network is; ``active`` units are affine equations, ``inactive`` ones constants.
+    """How large the embedded network is, or all copies of an indexed block together; ``active`` units are affine
+    equations, ``inactive`` ones constants.
 
     >>> from polyopt import add_network, Network
     >>> from polyopt.activations import ReLU
@@ -68,9 +95,15 @@ def summary(block) -> Summary:
     >>> summary(m.net)
     Summary(active=0, inactive=0, unstable=1, binaries=1, rows=4, columns=3, nonzeros=9, formulations={'0': BigM()})
     """
-    parts = embedding(block).parts
-    rows = [row for row in block.component_data_objects(pyo.Constraint, active=True)]
-    variables = list(block.component_data_objects(pyo.Var))
+    parts = [part for one in _each(block) for part in embedding(one).parts]
+    rows = [row for one in _each(block) for row in one.component_data_objects(pyo.Constraint, active=True)]
+    variables = [variable for one in _each(block) for variable in one.component_data_objects(pyo.Var)]
+    matrices = {id(row.parent_component()): row.parent_component() for row in rows}.values()
+    written: dict[str, list] = {}
+    for part in parts:
+        names = written.setdefault(part.node.name, [])
+        if part.layer is not None and part.formulation not in names:
+            names.append(part.formulation)
     return Summary(
         active=sum(len(part.linear) for part in parts),
         inactive=sum(len(part.constant) for part in parts),
@@ -78,13 +111,14 @@ def summary(block) -> Summary:
         binaries=sum(variable.is_binary() for variable in variables),
         rows=len(rows),
         columns=len(variables),
-        nonzeros=sum(r.matrix.nnz for r in block.component_objects(pyo.Constraint, active=True) if isinstance(r, Rows)),
-        formulations={part.node.name: part.formulation for part in parts if part.layer is not None},
+        nonzeros=sum(component.matrix.nnz for component in matrices if isinstance(component, Rows)),
+        formulations={name: f[0] if len(f) == 1 else tuple(f) for name, f in written.items() if f},
     )
 
 
 def replay_error(block) -> float:
-    """``max |block output - net(block input)|`` at the values now loaded in the model's variables.
+    """``max |block output - net(block input)|`` at the values now loaded in the model's variables, over all copies of
+    an indexed block.
 
     >>> from polyopt import add_network, Network
     >>> from polyopt.activations import ReLU
@@ -96,6 +130,8 @@ def replay_error(block) -> float:
     >>> replay_error(m.net)
     0.5
     """
+    if isinstance(block, IndexedBlock):
+        return max(map(replay_error, block.values()), default=0.0)
     held = embedding(block)
     x = [pyo.value(expression, exception=False) for expression in held.inputs]
     y = [pyo.value(output, exception=False) for output in held.outputs]
@@ -108,7 +144,8 @@ def replay_error(block) -> float:
 def set_point(block, x) -> None:
     """Set the network's variables to its forward pass at ``x`` (n_in,), as a start for ``solve(..., warm_start=True)``.
 
-    Inputs that are expressions of the caller's variables are left to the caller.
+    Inputs that are expressions of the caller's variables are left to the caller. For an indexed block ``x`` is a
+    mapping from its indices to such points.
 
     >>> from polyopt import add_network, Network
     >>> from polyopt.activations import ReLU
@@ -120,6 +157,10 @@ def set_point(block, x) -> None:
     >>> m.x.value, m.net.layer[0].sigma[0].value, y[0].value
     (1.5, 1.0, 1.5)
     """
+    if isinstance(block, IndexedBlock):
+        for index in block:
+            set_point(block[index], x[index])
+        return
     held = embedding(block)
     values = held.net.values(np.asarray(x, dtype=np.float64)[None])
     for expression, value in zip(held.inputs, values[INPUT].ravel().tolist(), strict=True):
@@ -127,8 +168,8 @@ def set_point(block, x) -> None:
             expression.set_value(value, skip_validation=True)
     if block.component("input"):
         set_variables(block.input, values[INPUT].ravel()[list(block.input)])
-    if not isinstance(held.bounds.region, Box):
-        held.bounds.region.set_values(block.region, values[INPUT].ravel())
+    if not isinstance(held.region, Box | None):
+        held.region.set_values(block.region, values[INPUT].ravel())
         if block.region.component("input"):
             set_variables(block.region.input, values[INPUT].ravel()[list(block.region.input)])
     for part in held.parts:
@@ -139,6 +180,11 @@ def set_point(block, x) -> None:
             part.formulation.set_values(part.block, part.layer, pre[part.rows])
     if isinstance(block.output, pyo.Var):
         set_variables(block.output, values[held.net.nodes[-1].name].ravel())
+
+
+def _each(block) -> list:
+    """The block itself, or all entries of an indexed one."""
+    return list(block.values()) if isinstance(block, IndexedBlock) else [block]
 
 
 def is_embedded(block) -> bool:
@@ -158,17 +204,19 @@ def check_domains(model) -> None:
     for block in model.block_data_objects(active=True):
         if not is_embedded(block):
             continue
-        region = block.embedding.bounds.region
-        if not isinstance(region, Box):
+        held = block.embedding
+        if not isinstance(held.region, Box | None):
             _check_region(block)
+        region = held.bounds.region
+        if not isinstance(region, Box):
             continue
-        for i, expression in enumerate(block.embedding.inputs):
-            low, high = input_range(i, expression)
+        for i, (low, high) in enumerate(input_ranges(held.inputs, held.region).tolist()):
             slack = 1e-9 * (1.0 + abs(region.lower[i]) + abs(region.upper[i]))
             if low < region.lower[i] - slack or high > region.upper[i] + slack:
                 raise ValueError(
-                    f"block {block.name!r}: input {i} ({expression}) now ranges over [{low}, {high}], but the network "
-                    f"was added for [{region.lower[i]}, {region.upper[i]}] and its rows hold there only; add it again"
+                    f"block {block.name!r}: input {i} ({held.inputs[i]}) now ranges over [{low}, {high}], but the "
+                    f"network was added for [{region.lower[i]}, {region.upper[i]}] and its rows hold there only; add "
+                    "it again"
                 )
 
 

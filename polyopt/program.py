@@ -8,6 +8,7 @@ Matrix-backed `Rows` are taken as they are; every other constraint goes through 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import highspy
@@ -35,6 +36,9 @@ _UNDERSTOOD = {
     pyo.BuildAction,
     pyo.BuildCheck,
 }
+
+_KINDS = (float, np.int32, np.int32, float, float)  # of a block of rows' arrays
+_NO_ROWS = tuple(np.empty(0, kind) for kind in _KINDS)
 
 
 @dataclass(eq=False)
@@ -75,11 +79,12 @@ def to_program(model) -> Program:
     return _assemble(columns, rows, _objective(model, columns))
 
 
-def to_relaxation(model, variables) -> tuple[Program, np.ndarray]:
+def to_relaxation(model, variables, without: Collection = ()) -> tuple[Program, np.ndarray]:
     """The linear relaxation of a model's active linear constraints, without objective, and the variables' columns in
     it.
 
-    Whatever is not linear is left out. A fixed variable ranges over its bounds, as it may be fixed elsewhere later.
+    Whatever is not linear is left out, and the components ``without``. A fixed variable ranges over its bounds, as it
+    may be fixed elsewhere later.
     """
     fixed = [v for v in model.component_data_objects(pyo.Var) if v.fixed and None not in v.bounds]
     for variable in fixed:
@@ -87,7 +92,7 @@ def to_relaxation(model, variables) -> tuple[Program, np.ndarray]:
     try:
         columns = _Columns()
         places = np.array(columns.places(variables), dtype=int)
-        rows = _rows(model, columns, linear_only=True)
+        rows = _rows(model, columns, linear_only=True, without=without)
         program = _assemble(columns, rows, lambda count: (np.zeros(count), None, 0.0, False))
     finally:
         for variable in fixed:
@@ -98,20 +103,12 @@ def to_relaxation(model, variables) -> tuple[Program, np.ndarray]:
 
 def _assemble(columns: _Columns, rows: list[tuple], objective) -> Program:
     count = len(columns.variables)
-    blocks, row_lower, row_upper = zip(*rows, strict=True) if rows else ((), (), ())
-    matrix = sp.csr_array(sp.vstack([_widen(block, count) for block in blocks])) if rows else sp.csr_array((0, count))
+    data, indices, lengths, row_lower, row_upper = map(np.concatenate, zip(_NO_ROWS, *rows, strict=True))
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    matrix = sp.csr_array((data, indices, starts), shape=(len(lengths), count))
     matrix.sum_duplicates()
     lower, upper, integer = columns.domains()
-    return Program(
-        columns.variables,
-        lower,
-        upper,
-        integer,
-        matrix,
-        np.concatenate(row_lower) if rows else np.empty(0),
-        np.concatenate(row_upper) if rows else np.empty(0),
-        *objective(count),
-    )
+    return Program(columns.variables, lower, upper, integer, matrix, row_lower, row_upper, *objective(count))
 
 
 def to_highs(program: Program) -> highspy.Highs:
@@ -183,10 +180,16 @@ def _refuse_other_components(model) -> None:
         )
 
 
-def _rows(model, columns: _Columns, linear_only: bool = False) -> list[tuple]:
-    """Blocks of rows as (matrix on the columns known by then, lower, upper)."""
+def _rows(model, columns: _Columns, linear_only: bool = False, without: Collection = ()) -> list[tuple]:
+    """Blocks of rows as arrays: entries, their columns, how many there are in each row, lower, upper.
+
+    ``without`` are components whose rows are left out.
+    """
+    left_out = set(map(id, without))
     blocks, others = [], []
     for component in model.component_objects(pyo.Constraint, active=True, descend_into=True):
+        if id(component) in left_out:
+            continue
         if not isinstance(component, Rows):
             others.extend(row for row in component.values() if row.active)
             continue
@@ -194,17 +197,15 @@ def _rows(model, columns: _Columns, linear_only: bool = False) -> list[tuple]:
         others.extend(row for row in component.values() if type(row) is not Row and row.active)
         places = np.array(columns.places(component.variables), dtype=int)
         matrix = component.matrix if len(kept) == component.matrix.shape[0] else component.matrix[kept]
-        renamed = sp.csr_array(
-            (matrix.data, places[matrix.indices], matrix.indptr), (len(kept), len(columns.variables))
-        )
-        blocks.append((renamed, component.lower[kept], component.upper[kept]))
+        ends = (component.lower[kept], component.upper[kept])
+        blocks.append((matrix.data, places[matrix.indices], np.diff(matrix.indptr), *ends))
     if others:
         blocks.append(_linear_rows(others, columns, linear_only))
     return blocks
 
 
 def _linear_rows(constraints, columns: _Columns, linear_only: bool) -> tuple:
-    data, indices, starts, lower, upper = [], [], [0], [], []
+    data, indices, lengths, lower, upper = [], [], [], [], []
     for constraint in constraints:
         low, body, high = constraint.to_bounded_expression(evaluate_bounds=True)
         repn = generate_standard_repn(body, quadratic=False)
@@ -216,11 +217,12 @@ def _linear_rows(constraints, columns: _Columns, linear_only: bool) -> tuple:
             )
         data.extend(repn.linear_coefs)
         indices.extend(columns.places(repn.linear_vars))
-        starts.append(len(data))
+        lengths.append(len(repn.linear_coefs))
         lower.append(-np.inf if low is None else low - repn.constant)
         upper.append(np.inf if high is None else high - repn.constant)
-    shape = (len(lower), len(columns.variables))
-    return sp.csr_array((np.array(data, float), indices, starts), shape), np.array(lower, float), np.array(upper, float)
+    return tuple(
+        np.array(part, dtype) for part, dtype in zip((data, indices, lengths, lower, upper), _KINDS, strict=True)
+    )
 
 
 def _objective(model, columns: _Columns):
@@ -248,7 +250,3 @@ def _objective(model, columns: _Columns):
         return cost, quadratic, float(repn.constant), objective.sense == pyo.maximize
 
     return arrays
-
-
-def _widen(matrix: sp.csr_array, columns: int) -> sp.csr_array:
-    return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns))

@@ -234,8 +234,8 @@ def test_one_block_holds_one_network():
 def test_what_is_no_block_no_network_and_no_formulation_is_refused():
     m = pyo.ConcreteModel()
     m.x = pyo.Var(range(3), bounds=(-1, 1))
-    m.net, m.many = pyo.Block(), pyo.Block(range(2))
-    for block in (m.many, pyo.Block(), "net"):
+    m.net = pyo.Block()
+    for block in (pyo.Block(), pyo.Block(range(2)), "net"):
         with pytest.raises(ValueError, match="is not a constructed Pyomo block"):
             po.add_network(block, RELU, m.x)
     with pytest.raises(ValueError, match="the network is a str; read it with from_torch"):

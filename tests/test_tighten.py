@@ -464,7 +464,7 @@ def test_the_network_itself_satisfies_all_rows_exactly(seed):
     box = po.Box([-0.3] * 3, [0.4] * 3)
     bounds = po.crown(net, box)
     maps = maps_to(net, [node.inputs[0] for node in net.activations])
-    relaxed, linear = Relaxed(box), {}
+    relaxed, linear = Relaxed(domain(box), range(box.size)), {}
     for node, pre in zip(net.activations, bounds.pre, strict=True):
         relaxed.add(node, relaxed.forms(maps[node.inputs[0]]), pre.lower, pre.upper)
         linear[node.name] = envelope(node, pre.lower, pre.upper).linear
@@ -502,7 +502,7 @@ def test_units_that_share_a_column_are_added_up_with_slack():
         ("sum", Add(), ["one", "two"]),
     ]
     net = Network(layers, (1,))
-    maps, relaxed = maps_to(net, ["copies", "one", "sum"]), Relaxed(po.Box([1.0], [2.0]))
+    maps, relaxed = maps_to(net, ["copies", "one", "sum"]), Relaxed(domain(po.Box([1.0], [2.0])), [0])
     relaxed.add(net.activations[0], relaxed.forms(maps["copies"]), np.ones(2), 2 * np.ones(2))
     for name, weights in (("one", [0.1, 0.2]), ("sum", [0.1, 0.2, 0.1])):
         forms = relaxed.forms(maps[name])
@@ -518,7 +518,7 @@ def test_what_a_folded_unit_does_not_know_is_carried_on():
     second = np.linalg.svd(first)[0][:, 3:].T
     layers = [Affine(first, None), Affine(second, 5 * np.ones(3)), ReLU(), Affine(np.eye(3), None)]
     net = Network.sequential(layers, (3,))
-    maps, relaxed = maps_to(net, ["1", "3"]), Relaxed(po.Box([0.5] * 3, [1.0] * 3))
+    maps, relaxed = maps_to(net, ["1", "3"]), Relaxed(domain(po.Box([0.5] * 3, [1.0] * 3)), range(3))
     relaxed.add(net.activations[0], relaxed.forms(maps["1"]), np.ones(3), 9 * np.ones(3))
     forms = relaxed.forms(maps["3"])
     error = abs(fractions(forms.matrix.toarray()) - fractions(second) @ fractions(first)).sum(1) / 2

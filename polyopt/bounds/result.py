@@ -38,3 +38,14 @@ class Bounds:
     region: Region
     pre: tuple[Interval, ...]
     output: Interval
+
+
+def both(one: Bounds, other: Bounds) -> Bounds:
+    """The better of two bounds everywhere; they hold on what the two regions share, and name the first one's."""
+    pre = tuple(_meet(a, b) for a, b in zip(one.pre, other.pre, strict=True))
+    return Bounds(one.region, pre, _meet(one.output, other.output))
+
+
+def _meet(one: Interval, other: Interval) -> Interval:
+    lower, upper = np.maximum(one.lower, other.lower), np.minimum(one.upper, other.upper)
+    return Interval(np.minimum(lower, upper), np.maximum(lower, upper))  # where the regions share nothing, in order

@@ -44,7 +44,8 @@ class Found(NamedTuple):
 class Programs:
     """All that the linear programs over one polyhedron need, but for their instance.
 
-    ``hull`` says which cuts to make of which ``hinges``, None for none; ``deadline`` is a value of `time.monotonic`.
+    ``hull`` says which cuts to make of which ``hinges``, None for none; ``deadline`` is a value of `time.monotonic`;
+    ``primal`` is the method of an instance for them.
     """
 
     polyhedron: Polyhedron
@@ -52,6 +53,7 @@ class Programs:
     hull: Hull | None
     exact: bool
     deadline: float
+    primal: bool = False
 
     def least(self, instance: Instance, form: Form) -> float:
         """A lower bound on the form, after rounds of cuts; OutOfTime where there is none left."""
@@ -130,7 +132,6 @@ def _share(programs: Programs, seconds: float, forms: Forms, units: np.ndarray, 
     """A share's bounds, or those found when the time is out or someone presses Ctrl-C."""
     first = len(programs.polyhedron.row_lower)
     own = replace(programs, polyhedron=replace(programs.polyhedron), deadline=time.monotonic() + seconds)
-    some = Forms(forms.matrix[units], forms.offset[units], forms.slack[units])
     with suppress(OutOfTime, KeyboardInterrupt):
-        bound_here(Instance(), own, some, range(len(units)), lower, upper, lambda count: None)
+        bound_here(Instance(own.primal), own, forms.take(units), range(len(units)), lower, upper, lambda count: None)
     return Found(units, lower, upper, own.polyhedron.rows_from(first))

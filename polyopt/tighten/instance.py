@@ -1,7 +1,9 @@
 """One HiGHS instance for all linear programs over a polyhedron: it grows with it, and only the cost changes.
 
 Each program starts from the last one's basis. All columns have finite bounds, so that any basis becomes dual feasible
-by moving columns to their other bounds: the dual simplex method can go on at once.
+by moving columns to their other bounds: the dual simplex method can go on at once. Where the rows stay the same the
+last vertex also stays feasible, from which the primal method goes on: the shorter way in a large polyhedron, of which
+each program concerns a small part.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ import numpy as np
 from polyopt.tighten.polyhedron import Polyhedron
 
 _KEPT = {"presolve": "off", "solver": "simplex", "parallel": "off"}
+DUAL, PRIMAL = 1, 4  # HiGHS's numbers for the methods
 
 
 class Instance:
-    """The solver, which holds some first columns and rows of a polyhedron."""
+    """The solver, which holds some first columns and rows of a polyhedron; by the ``primal`` or the dual method."""
 
-    def __init__(self):
+    def __init__(self, primal: bool = False):
         self._solver = highspy.Highs()
         self._solver.silent()
         for option, value in _KEPT.items():
             self._solver.setOptionValue(option, value)
+        self._solver.setOptionValue("simplex_strategy", PRIMAL if primal else DUAL)
 
     def grow(self, polyhedron: Polyhedron) -> None:
         """Add the columns and rows that the polyhedron has got since."""
@@ -56,6 +60,11 @@ class Instance:
         duals = np.array(self._solver.getSolution().row_dual)
         rows = self._solver.getNumRow()
         return duals if len(duals) == rows else np.zeros(rows)
+
+    @property
+    def infeasible(self) -> bool:
+        """Whether HiGHS found that the last program has no feasible point."""
+        return self._solver.getModelStatus() == highspy.HighsModelStatus.kInfeasible
 
     @property
     def point(self) -> np.ndarray:

@@ -20,27 +20,32 @@ import time
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
+from typing import overload
 
 import numpy as np
+from pyomo.core.base.block import BlockData
 from tqdm import tqdm
 
 from formulations import Hull, Triangle
-from polyopt.activations import GroupMax
 from polyopt.bounds.crown import crown
-from polyopt.bounds.result import Bounds, Interval
+from polyopt.bounds.result import Bounds
 from polyopt.maxima import maxima_as_relus
 from polyopt.network import Network
 from polyopt.regions import Region
 from polyopt.regions.region import check_single
 from polyopt.tighten.bounding import OutOfTime, Programs, bound_elsewhere, bound_here
+from polyopt.tighten.domain import domain
 from polyopt.tighten.instance import Instance
+from polyopt.tighten.known import as_bounds, known_bounds
 from polyopt.tighten.mip import mip_bounds
 from polyopt.tighten.relaxed import Relaxed
-from polyopt.tighten.targets import OUTPUT, Target, targets
+from polyopt.tighten.targets import Target, targets
+from polyopt.tighten.whole_model import ModelBounds, tighten_model
 
 DEFAULT = Triangle()
 
 
+@overload
 def obbt(
     net: Network,
     region: Region,
@@ -53,8 +58,43 @@ def obbt(
     time_limit: float | None = None,
     executor: Executor | None = None,
     progress: bool = False,
-) -> Bounds:
+) -> Bounds: ...
+
+
+@overload
+def obbt(
+    *,
+    model: BlockData,
+    formulation: Triangle | Hull = DEFAULT,
+    exact: bool = False,
+    time_limit: float | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> ModelBounds: ...
+
+
+def obbt(
+    net=None,
+    region=None,
+    start=None,
+    formulation=DEFAULT,
+    *,
+    model=None,
+    mip_units: int = 0,
+    mip_seconds: float = 1.0,
+    exact: bool = False,
+    time_limit: float | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> Bounds | ModelBounds:
     """Bounds on a network over a region, tightened by linear programs where ``start`` leaves a unit undecided.
+
+    Or, with ``model``, bounds on all networks of a Pyomo model over everything that the model's active linear
+    constraints allow (integers relaxed; quadratic rows and the objective play no part): these networks are then written
+    anew, in place, with fewer binaries and smaller big-Ms, on the same input and output variables. Constraints that are
+    relaxed or deleted later make the new rows wrong: tighten last, and a model that is to be changed, in a copy of it
+    (``model.clone()``). Bounds of the inputs that are widened later `solve` refuses, as ever. What the caller took from
+    inside ``block.layer`` is gone. Networks in `ReducedSpace` stay as they are.
 
     ``start`` holds bounds over the region, by default those of `polyopt.crown`; the result is nowhere wider. The
     inputs of undecided units are bounded, the members of maxima that may win, and the outputs. ``formulation`` is the
@@ -69,7 +109,8 @@ def obbt(
     share the units of each layer. ``progress`` shows a bar.
 
     Raises ValueError where the region is a batch, empty or unbounded, where it or the bounds do not fit the network,
-    where bounds are infinite, and, with ``mip_units``, for smooth activations.
+    where bounds are infinite, with ``mip_units`` for smooth activations, and where a model is infeasible or holds no
+    network.
 
     >>> from polyopt.activations import ReLU
     >>> from polyopt.layers import Affine
@@ -78,24 +119,36 @@ def obbt(
     >>> net, box = Network.sequential(layers, (2,)), Box([-1.0, -1.0], [1.0, 1.0])
     >>> [bounds.pre[1].upper.round(6) for bounds in (obbt(net, box), obbt(net, box, formulation=Hull()))]
     [array([2.]), array([1.])]
+    >>> import pyomo.environ as pyo
+    >>> from polyopt import add_network
+    >>> m = pyo.ConcreteModel()
+    >>> m.x, m.net = pyo.Var(range(2), bounds=(-1, 1)), pyo.Block()
+    >>> y = add_network(m.net, net, m.x)
+    >>> m.row = pyo.Constraint(expr=m.x[0] - m.x[1] >= 1.5)
+    >>> [(found.undecided_before, found.undecided) for found in obbt(model=m).networks]
+    [(3, 1)]
     """
     begin = time.monotonic()
+    if model is not None:
+        _check_model(model, (net, region, start), formulation, mip_units, time_limit)
+        hull = formulation if isinstance(formulation, Hull) else None
+        return tighten_model(model, hull, exact, time_limit, executor, progress)
     _check(net, region, start, formulation, mip_units, mip_seconds, time_limit)
     deadline = math.inf if time_limit is None else begin + time_limit
-    relaxed = Relaxed(region)
+    polyhedron = domain(region)
+    relaxed = Relaxed(polyhedron, np.arange(region.size))
     start = crown(net, region) if start is None else start
     form = maxima_as_relus(net)
-    known = _known(net, form, region, start)
+    known = known_bounds(net, form, region, start)
     hull = formulation if isinstance(formulation, Hull) else None
-    programs = Programs(relaxed.polyhedron, relaxed.hinges, hull, exact, deadline)
+    programs = Programs(polyhedron, relaxed.hinges, hull, exact, deadline)
     bound = partial(bound_here, Instance()) if executor is None else partial(bound_elsewhere, executor)
     with suppress(OutOfTime, KeyboardInterrupt), tqdm(disable=not progress, unit=" units", leave=False) as bar:
         for target in targets(net, form):
             bar.set_description(target.name or "output")
             lower, upper = known[target.name].lower, known[target.name].upper
             if target.is_maximum:
-                groups = target.node.layer.groups(*target.node.input_shapes)
-                relaxed.limit(relaxed.forms(target.map), lower[groups].max(1), upper[groups].max(1))
+                relaxed.limit(relaxed.forms(target.map), *target.greatest(lower, upper))
                 continue
             forms = relaxed.forms(target.map)
             bound(programs, forms, target.undecided(lower, upper), lower, upper, bar.update)
@@ -103,25 +156,7 @@ def obbt(
                 _mips(form, region, target, known, mip_units, mip_seconds, deadline)
             if target.node in form.activations:
                 relaxed.add(target.node, forms, lower, upper)
-    return _result(net, region, known)
-
-
-def _known(net: Network, form: Network, region: Region, start: Bounds) -> dict[str | None, Interval]:
-    """Copies of the bounds on all targets, to be changed in place."""
-    found = dict(zip((node.name for node in net.activations), start.pre, strict=True)) | {OUTPUT: start.output}
-    if any(isinstance(node.layer, GroupMax) for node in net.activations):  # what is bounded but in the tournaments
-        matches = crown(form, region)
-        found = dict(zip((node.name for node in form.activations), matches.pre, strict=True)) | found
-    known = {name: Interval(np.array(side.lower), np.array(side.upper)) for name, side in found.items()}
-    for name, side in known.items():
-        lower, upper = side.lower, side.upper
-        if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
-            i = int(np.argmin(np.isfinite(lower) & np.isfinite(upper)))
-            raise ValueError(
-                f"obbt: {name!r}: unit {i} has bounds [{lower[i]}, {upper[i]}], but they must be finite; look for "
-                "weights or inputs beyond 1e100"
-            )
-    return known
+    return as_bounds(net, region, known)
 
 
 def _mips(form: Network, region: Region, target: Target, known, count: int, seconds: float, deadline: float) -> None:
@@ -135,20 +170,11 @@ def _mips(form: Network, region: Region, target: Target, known, count: int, seco
     mip_bounds(before, region, pre, lower, upper, units, seconds, lambda: deadline - time.monotonic())
 
 
-def _result(net: Network, region: Region, known: dict[str | None, Interval]) -> Bounds:
-    """The bounds; where an interval is a point, rounding of other bounds may have crossed its two ends."""
-    ordered = [known[name] for name in [*(node.name for node in net.activations), OUTPUT]]
-    *pre, output = (Interval(np.minimum(s.lower, s.upper), np.maximum(s.lower, s.upper)) for s in ordered)
-    return Bounds(region, tuple(pre), output)
-
-
 def _check(net: Network, region: Region, start: Bounds | None, formulation, units: int, seconds, time_limit) -> None:
+    if net is None or region is None:
+        raise ValueError("obbt: give a network and a region, or model= a Pyomo model")
     check_single("obbt", region, net.input_size)
-    if not isinstance(formulation, (Triangle, Hull)):
-        raise ValueError(
-            f"obbt: formulation={formulation!r} is no relaxation without binaries; give Triangle() or Hull(), which "
-            "has the cuts of CuttingPlanes() without binaries"
-        )
+    _check_options(formulation, ("time_limit", time_limit), ("mip_seconds", seconds))
     if start is not None:
         sizes = [side.lower.shape for side in (*start.pre, start.output)]
         expected = [(node.input_size,) for node in net.activations] + [(net.output_size,)]
@@ -159,6 +185,22 @@ def _check(net: Network, region: Region, start: Bounds | None, formulation, unit
             )
     if not (isinstance(units, int) and units >= 0):
         raise ValueError(f"obbt: mip_units is {units}, but must be a number of units, 0 for none")
-    for name, limit in (("mip_seconds", seconds), ("time_limit", time_limit)):
+
+
+def _check_model(model, others: tuple, formulation, units: int, time_limit: float | None) -> None:
+    if not isinstance(model, BlockData):
+        raise ValueError(f"obbt: model is a {type(model).__name__}, but must be a Pyomo model or block")
+    if any(other is not None for other in others) or units:
+        raise ValueError("obbt: with model=, neither a network, a region, start nor mip_units has a meaning")
+    _check_options(formulation, ("time_limit", time_limit))
+
+
+def _check_options(formulation, *limits: tuple[str, float | None]) -> None:
+    if not isinstance(formulation, (Triangle, Hull)):
+        raise ValueError(
+            f"obbt: formulation={formulation!r} is no relaxation without binaries; give Triangle() or Hull(), which "
+            "has the cuts of CuttingPlanes() without binaries"
+        )
+    for name, limit in limits:
         if limit is not None and not limit > 0:
             raise ValueError(f"obbt: {name} is {limit}, but must be positive seconds")

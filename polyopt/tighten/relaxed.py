@@ -15,13 +15,11 @@ import scipy.sparse as sp
 
 from polyopt.activations import PiecewiseLinear
 from polyopt.network import INPUT, Node
-from polyopt.regions import Region
 from polyopt.regions.rounding import TINY, U, gamma
 from polyopt.tighten.certificate import Form
-from polyopt.tighten.domain import domain
 from polyopt.tighten.envelope import envelope
 from polyopt.tighten.maps import Map
-from polyopt.tighten.polyhedron import widened
+from polyopt.tighten.polyhedron import Polyhedron, widened
 
 
 class Forms(NamedTuple):
@@ -38,6 +36,28 @@ class Forms(NamedTuple):
         cost[self.matrix.indices[row]] = self.matrix.data[row]
         return Form(cost, self.offset[i], self.slack[i])
 
+    def take(self, some) -> Forms:
+        """Some of them."""
+        return Forms(self.matrix[some], self.offset[some], self.slack[some])
+
+
+def columns_as_forms(columns: np.ndarray, count: int) -> Forms:
+    """Some of so many columns themselves.
+
+    >>> columns_as_forms(np.array([2, 0]), 3).matrix.toarray()
+    array([[0., 0., 1.],
+           [1., 0., 0.]])
+    """
+    size = len(columns)
+    matrix = sp.csr_array((np.ones(size), (np.arange(size), columns)), shape=(size, count))
+    return Forms(matrix, np.zeros(size), np.zeros(size))
+
+
+def stacked(forms: list[Forms], columns: int) -> Forms:
+    """Forms on the first of so many columns, one below the other."""
+    matrix = sp.vstack([widened(part.matrix, columns) for part in forms], format="csr")
+    return Forms(sp.csr_array(matrix), *(np.concatenate(parts) for parts in list(zip(*forms, strict=True))[1:]))
+
 
 class Hinges(NamedTuple):
     """Units that change their slope once between their bounds: ``h = slopes[j] a + intercepts[j]`` with j = 0 or 1.
@@ -52,22 +72,22 @@ class Hinges(NamedTuple):
 
 
 class Relaxed:
-    """The polyhedron, and where in it the values of activations are.
+    """The polyhedron, which grows, and where in it the values of activations are.
 
-    ``hinges`` are those of each layer, which `polyopt.tighten.cuts` separates.
+    ``inputs`` (n_in,) are the columns of the network's inputs. ``hinges`` are those of each layer, which
+    `polyopt.tighten.cuts` separates.
     """
 
-    def __init__(self, region: Region):
-        self.polyhedron = domain(region)
-        inputs = sp.csr_array(sp.eye_array(region.size, len(self.polyhedron.lower), format="csr"))
-        self._values = {INPUT: Forms(inputs, np.zeros(region.size), np.zeros(region.size))}
+    def __init__(self, polyhedron: Polyhedron, inputs: np.ndarray):
+        self.polyhedron = polyhedron
+        self._values = {INPUT: columns_as_forms(inputs, self._count)}
         self.hinges: list[Hinges] = []
 
     def forms(self, map_: Map) -> Forms:
         """An affine map of activations as one of the columns.
 
-        >>> from polyopt.regions import Box
-        >>> relaxed = Relaxed(Box([0.0], [1.0]))
+        >>> polyhedron = Polyhedron()
+        >>> relaxed = Relaxed(polyhedron, polyhedron.add_columns([0.0], [1.0]))
         >>> term = {INPUT: sp.csr_array([[2.0]])}
         >>> forms = relaxed.forms(Map(term, term, np.array([3.0]), np.array([3.0])))
         >>> forms.matrix.toarray(), forms.offset, forms.slack
@@ -147,5 +167,4 @@ def _hinges(node: Node, forms: Forms, post: np.ndarray, lower: np.ndarray, upper
     units = np.flatnonzero((crossed.sum(0) == 1) & (post >= 0))
     first = (crossed[:, units].cumsum(0) == 0).sum(0)
     pieces = np.stack([first, first + 1])
-    some = Forms(forms.matrix[units], forms.offset[units], forms.slack[units])
-    return Hinges(some, post[units], slopes[pieces, units], intercepts[pieces, units])
+    return Hinges(forms.take(units), post[units], slopes[pieces, units], intercepts[pieces, units])

@@ -56,6 +56,11 @@ class Target:
             return np.flatnonzero(((lower < breakpoints) & (breakpoints < upper)).any(0))
         return np.flatnonzero(wide)
 
+    def greatest(self, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds on the maxima that the source is, from those on their members."""
+        groups = self.node.layer.groups(*self.node.input_shapes)
+        return lower[groups].max(1), upper[groups].max(1)
+
     def costs(self, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
         """What the relaxation of each entry costs: the gap over its kinks, times its weight; else its width.
 

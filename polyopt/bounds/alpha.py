@@ -2,8 +2,9 @@
 
 Whatever the slopes of the lines, a backward pass gives a bound (`polyopt.bounds.units`); gradient ascent on them brings
 it towards the optimum of the linear program of all layers' triangles. Layers come one after the other: every undecided
-unit's two bounds are ascended with slopes of their own, all of a layer's in one batch, and the next layer's lines stand
-on the result. Where splits say between which bounds some units are, prices on these make it beta-CROWN.
+unit's two bounds are ascended, with slopes of their own or with slopes that all of a layer's share, in one batch, and
+the next layer's lines stand on the result. Where splits say between which bounds some units are, prices on these make
+it beta-CROWN.
 
 Sources: Xu et al., "Fast and complete: enabling complete verification with massively parallel incomplete verifiers",
 ICLR 2021, section 3.1; Wang et al., "Beta-CROWN: efficient bound propagation with per-neuron split
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,14 +38,25 @@ from polyopt.regions import Box, Region
 from polyopt.regions.support import Support
 
 ENTRIES = 2**19  # units times rows, ascended at a time
+PATIENCE = 3  # steps that have to change too little before an ascent ends
 
 
 def alpha_crown(
-    net: Network, region: Region, steps: int = 20, device=None, dtype: torch.dtype = torch.float64
+    net: Network,
+    region: Region,
+    steps: int = 20,
+    device=None,
+    dtype: torch.dtype = torch.float64,
+    shared: bool = False,
+    tolerance: float = 0.0,
 ) -> Bounds:
     """Bounds on every layer of ``net`` over a region, or over each box of a batch, by CROWN with optimised slopes.
 
     They are rounded outwards and nowhere wider than `polyopt.bounds.crown.crown`'s, which those on maxima's inputs are.
+
+    Each bound has slopes of its own, or, if ``shared``, those of one layer on one box have the same, which are sought
+    for the sum of them: looser, and cheaper. An ascent takes so many ``steps``; it ends before where three of them
+    change the sum of the bounds by no more than ``tolerance`` times what all have changed it by.
 
     >>> from polyopt.layers import Affine
     >>> from polyopt.activations import ReLU
@@ -52,7 +65,7 @@ def alpha_crown(
     >>> alpha_crown(net, Box([-1.0, -1.0], [1.0, 1.0])).output.lower.round(6) + 0.0
     array([0.])
     """
-    return beta_crown(net, region, {}, steps, device, dtype)
+    return beta_crown(net, region, {}, steps, device, dtype, shared, tolerance)
 
 
 @torch.no_grad()
@@ -63,12 +76,17 @@ def beta_crown(
     steps: int = 20,
     device=None,
     dtype: torch.dtype = torch.float64,
+    shared: bool = False,
+    tolerance: float = 0.0,
 ) -> Bounds:
     """As `alpha_crown`, on the part of the region where the inputs of some activations keep to bounds of their own.
 
     ``splits`` holds these by the activations' names, flattened, infinite where nothing is known. Where a lower bound
-    exceeds an upper one, that part is empty. ValueError where a name is not an activation's, or a size does not fit.
+    exceeds an upper one, that part is empty. Prices are each bound's own. ValueError where a name is not an
+    activation's, a size does not fit, or the tolerance is negative.
     """
+    if not tolerance >= 0:
+        raise ValueError(f"alpha_crown: tolerance is {tolerance}, but must not be negative")
     base, form = crown(net, region, device, dtype), maxima_as_relus(net)
     known = {node.name: node.size for node in form.activations}
     for name, side in splits.items():
@@ -91,9 +109,9 @@ def beta_crown(
     whole = torch.maximum(whole, given)
     minimum = _over(region, backward)
     reduced = Reduced(units, *affine_maps(form))
-    priced = bool((given > -torch.inf).any())
-    whole[:, :, units.kept] = here = ascended(backward, reduced, whole[:, :, units.kept], minimum, steps, priced)
-    output = _outputs(backward, reduced, here, minimum, steps, priced, values[form.nodes[-1].name])
+    how = Ascents(steps, bool((given > -torch.inf).any()), shared, tolerance)
+    whole[:, :, units.kept] = here = ascended(backward, reduced, whole[:, :, units.kept], minimum, how)
+    output = _outputs(backward, reduced, here, minimum, how, values[form.nodes[-1].name])
     parts = np.split(whole.cpu().double().numpy(), np.cumsum(list(known.values()))[:-1], axis=2) if known else []
     found = dict(zip(known, parts, strict=True))
     pre = tuple(
@@ -103,21 +121,50 @@ def beta_crown(
     return Bounds(region, pre, _better(base.output, output.cpu().double().numpy()))
 
 
-def ascended(
-    backward: Backward, reduced: Reduced, sides: Tensor, minimum: Minimum, steps: int, priced: bool = False
-) -> Tensor:
+class Ascents(NamedTuple):
+    """How bounds are ascended: so many steps, with prices or not, with shared slopes or not, and when to end early."""
+
+    steps: int
+    priced: bool = False
+    shared: bool = False
+    tolerance: float = 0.0
+
+    def __call__(self, backward: Backward, reduced: Reduced, sides: Tensor, minimum: Minimum, of: Tensor, **rows):
+        """The bounds (t,) on rows over the regions ``of`` (t,) among those of ``sides`` (2, batch, n)."""
+        which, domain = of.unique(return_inverse=True) if self.shared else (of, None)
+        slopes = reduced.units.upto(sides.shape[2]).relaxed(sides)[:, which]
+        options = {
+            "start": (slopes, sides.new_zeros(len(of), sides.shape[2])),
+            "priced": self.priced,
+            "of": domain,
+            "stop": Stalled(self.tolerance) if self.tolerance else None,
+        }
+        return ascend(backward, reduced, sides[:, which], minimum.take(of), self.steps, **options, **rows).bound
+
+
+class Stalled:
+    """Whether an ascent has come to its end, asked step by step."""
+
+    def __init__(self, tolerance: float):
+        self._tolerance, self._sums = tolerance, []
+
+    def __call__(self, bounds: Tensor) -> bool:
+        """Whether the sum of the bounds (t,) varied by no more than the tolerance times what it did in all steps."""
+        self._sums.append(float(bounds.sum()))
+        last = self._sums[-PATIENCE - 1 :]
+        spread = max(self._sums) - min(self._sums)
+        return len(last) > PATIENCE and max(last) - min(last) <= self._tolerance * spread
+
+
+def ascended(backward: Backward, reduced: Reduced, sides: Tensor, minimum: Minimum, how: Ascents) -> Tensor:
     """The bounds ``sides`` (2, batch, n) on the free units over regions, improved layer by layer."""
     sides, units = sides.clone(), reduced.units
     for part in units.parts:
         before = part.place.start
-        slopes = units.relaxed(sides[:, :, :before], slice(0, before))
         pairs = units.undecided(sides[:, :, part.place], part.place).nonzero()
         for pair in pairs.split(max(16, ENTRIES // max(1, 2 * before))) if before and len(pairs) else ():
             region, unit = pair[:, 0], pair[:, 1] + before
-            each = region.repeat(2)
-            here, over = sides[:, each, :before], minimum.take(each)
-            start = slopes[:, each], torch.zeros_like(here[0])
-            found = ascend(backward, reduced, here, over, steps, begin=both(unit), start=start, priced=priced).bound
+            found = how(backward, reduced, sides[:, :, :before], minimum, region.repeat(2), begin=both(unit))
             sides[:, region, unit] = torch.maximum(sides[:, region, unit], found.unflatten(0, (2, -1)))
     return sides
 
@@ -128,7 +175,7 @@ def both(units: Tensor) -> tuple[Tensor, Tensor]:
     return units.repeat(2), signs.repeat_interleave(len(units))
 
 
-def _outputs(backward, reduced, sides: Tensor, minimum: Minimum, steps: int, priced: bool, known: Interval) -> Tensor:
+def _outputs(backward, reduced, sides: Tensor, minimum: Minimum, how: Ascents, known: Interval) -> Tensor:
     """Bounds (2, batch, n_out) on the output and its negative."""
     batch, reach = sides.shape[1], backward.tensor(size(known).ravel())
     count = len(reach)
@@ -139,9 +186,7 @@ def _outputs(backward, reduced, sides: Tensor, minimum: Minimum, steps: int, pri
         rows = rows.repeat(batch, 1, 1)
         none = rows.new_zeros(len(rows), 1)
         mixture = Mixture(rows, none, none + 1.0, reach)
-        over = minimum.take(each)
-        bound = ascend(backward, reduced, sides[:, each], over, steps, mixture=mixture, priced=priced).bound
-        found.append(bound.unflatten(0, (batch, -1)))
+        found.append(how(backward, reduced, sides, minimum, each, mixture=mixture).unflatten(0, (batch, -1)))
     return torch.cat(found, 1).unflatten(1, (2, -1)).transpose(0, 1)
 
 

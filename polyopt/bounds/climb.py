@@ -168,15 +168,17 @@ class Climb:
     """An ascent on domains with bounds ``sides`` (2, batch, n) on the first n free units.
 
     ``begin`` (batch,) are the free units, of one layer, whose pre-activations times ``sign`` (batch,) are bounded, if
-    any; ``rows`` (batch, r, n_out) and ``limits`` (batch, r) count with ``weights`` (batch, r).
+    any; ``rows`` (batch, r, n_out) and ``limits`` (batch, r) count with ``weights`` (batch, r). Where ``of`` (batch,)
+    is given, it is the domain of each of these, and there are fewer domains: the slopes of each are shared.
     """
 
-    def __init__(self, reduced: Reduced, sides: Tensor, minimum: Callable, begin, rows, limits, constrained: bool):
-        self.reduced, self.minimum, self.begin = reduced, minimum, begin
-        self.rows, self.limits, self.constrained = rows, limits, constrained
+    def __init__(self, reduced: Reduced, sides: Tensor, minimum: Callable, begin, rows, limits, constrained: bool, of):
+        self.reduced, self.minimum = reduced, minimum
+        self.rows, self.limits, self.constrained, self._of = rows, limits, constrained, of
         count = sides.shape[2]
         self.layers = [layer for layer in reduced.layers if layer.place.stop <= count]
-        self.sides = sides
+        self.sides = self._each(sides)
+        self._first, self._offset = ({}, None) if begin is None else self._begin(*begin)
         units = reduced.near
         corners = units.corners(sides, slice(0, count))
         self.least, self.greatest = corners.least, corners.greatest
@@ -185,14 +187,19 @@ class Climb:
             # a line that may turn does so about the breakpoint
             convex = (units.slopes[0] <= units.slopes[1])[:count]
             which = torch.stack([convex, ~convex]).unsqueeze(1)
-            self.pivot = torch.where(which, corners.points[1], corners.points[0])
-            self.height = torch.where(which, corners.heights[:, 1], corners.heights[:, 0])
+            self.pivot = self._each(torch.where(which, corners.points[1], corners.points[0]))
+            self.height = self._each(torch.where(which, corners.heights[:, 1], corners.heights[:, 0]))
         else:
             self.points, self.heights = corners.points, corners.heights
 
-    def run(self, count: int, lengths: Steps, growth: float, slopes, prices, share, weights, scale) -> None:
+    def _each(self, values: Tensor) -> Tensor:
+        """What domains have (2, domains, n), for each of the batch."""
+        return values if self._of is None else values.index_select(1, self._of)
+
+    def run(self, count: int, lengths: Steps, growth: float, slopes, prices, share, weights, scale, stop) -> None:
         """So many steps, in place. ``share`` times ``scale`` (batch,) is what ``weights`` are multiplied by.
 
+        ``stop``, if any, is asked before each step whether the bounds (batch,) there are reason to end with it.
         Prices change by shares of what the first pass leaves on their layers, and of ``growth`` times the domain's
         greatest price: on empty domains, which the bound should close, they have to grow without end.
         """
@@ -203,7 +210,11 @@ class Climb:
         }
         unit = None
         for _ in range(count):
-            gradients, means = self._gradients(slopes, prices, share, weights, scale)
+            gradients, means, values = self._gradients(slopes, prices, share, weights, scale)
+            if stop is not None and stop(values):
+                return
+            if self._of is not None:
+                gradients["slopes"] = torch.zeros_like(slopes).index_add_(1, self._of, gradients["slopes"])
             unit = means if unit is None else unit
             before = prices.clone()
             for name, climb in climbs.items():
@@ -216,19 +227,18 @@ class Climb:
                 weights.copy_(projected(weights, self.constrained))
 
     def _gradients(self, slopes, prices, share, weights, scale):
-        carried, kept = {}, []
-        if self.begin is not None:
-            self._begin(carried)
+        carried, kept = dict(self._first), []
         if self.rows is not None:
             row = ((share * scale).unsqueeze(1) * weights).unsqueeze(1) @ self.rows
             for name, term in self.reduced.output.items():
                 _add(carried, name, _onto(row[:, 0], term))
         if self.pivot is None:
             where = (self.heights - slopes.unsqueeze(1) * self.points).argmin(1)
-            pivot = self.points.expand_as(self.heights[0]).gather(0, where)
-            height = self.heights.gather(1, where.unsqueeze(1))[:, 0]
+            pivot = self._each(self.points.expand_as(self.heights[0]).gather(0, where))
+            height = self._each(self.heights.gather(1, where.unsqueeze(1))[:, 0])
         else:
             pivot, height = self.pivot, self.height
+        slopes = self._each(slopes)
         means = []
         for layer in reversed(self.layers):
             rows = carried.pop(layer.name, None)
@@ -264,15 +274,21 @@ class Climb:
         a = gradient["prices"]
         nearest = torch.where(prices > 0, high, torch.where(prices < 0, low, a.clamp(low, high)))
         gradient["prices"] = a - nearest
+        value = (prices * gradient["prices"]).sum(1)
+        if self._offset is not None:
+            value += sum(((rows * h[name]).sum(1) for name, rows in self._first.items()), self._offset)
         if self.rows is not None:
             margins = (self.rows @ _value(h, self.reduced.output, self.reduced.offset).unsqueeze(2))[:, :, 0]
             gradient["weights"] = margins - self.limits
             gradient["share"] = scale * (weights * gradient["weights"]).sum(1)
-        return gradient, torch.cat([prices[:, :0], *reversed(means)], 1)
+            value += share * gradient["share"]
+        return gradient, torch.cat([prices[:, :0], *reversed(means)], 1), value
 
-    def _begin(self, carried: dict[str, Tensor]) -> None:
-        unit, sign = self.begin[0], self.begin[1].to(DTYPE)
+    def _begin(self, unit: Tensor, sign: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The rows (batch, …) of signed units on what is before their layer, and their offsets (batch,)."""
         (layer,) = [each for each in self.reduced.layers if each.place.start <= int(unit[0]) < each.place.stop]
+        place, sign, rows = unit - layer.place.start, sign.to(DTYPE), {}
         for name, term in layer.terms.items():
-            rows = term.index_select(0, unit - layer.place.start)
-            _add(carried, name, sign.unsqueeze(1) * (rows.to_dense() if rows.is_sparse else rows))
+            some = term.index_select(0, place)
+            rows[name] = sign.unsqueeze(1) * (some.to_dense() if some.is_sparse else some)
+        return rows, sign * layer.offset[place]

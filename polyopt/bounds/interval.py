@@ -22,6 +22,7 @@ from polyopt.network import INPUT, Network, Node, UnsupportedLayer
 from polyopt.regions import Box, Region
 from polyopt.regions.rounding import U
 from polyopt.regions.support import Support
+from polyopt.squares import Square
 
 ENTRIES = 2**24  # of a layer's matrix, held as a dense one at a time
 SPARE = 16  # roundings that are not counted one by one, and those of a smooth function's value
@@ -170,6 +171,12 @@ def _smooth(node, bounds):
     return lower - SPARE * U * abs(lower), upper + SPARE * U * abs(upper)
 
 
+def _square(node, bounds):
+    ends = np.square(bounds.lower), np.square(bounds.upper)
+    lower = np.where((bounds.lower <= 0) & (bounds.upper >= 0), 0.0, np.minimum(*ends))
+    return lower * (1.0 - SPARE * U), np.maximum(*ends) * (1.0 + SPARE * U)
+
+
 RULES = {
     Linear: _linear,
     Reshape: _monotone,
@@ -177,5 +184,6 @@ RULES = {
     Constant: _monotone,
     PiecewiseLinear: _piecewise,
     Smooth: _smooth,
+    Square: _square,
     GroupMax: _monotone,
 }

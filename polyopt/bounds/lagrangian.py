@@ -17,6 +17,7 @@ All of it is rounded outwards (`polyopt.bounds.rounding`): lines pay for their l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -187,6 +188,8 @@ def ascend(
     pace: float = 1.0,
     priced: bool = True,
     growth: float = 0.0,
+    of: Tensor | None = None,
+    stop: Callable[[Tensor], bool] | None = None,
 ) -> Ascent:
     """Lower bounds (batch,) on rows over a batch of domains, from multipliers that are improved by so many steps.
 
@@ -195,10 +198,15 @@ def ascend(
     ``start`` holds slopes and prices to begin with, by default CROWN's slopes and none; ``pace`` multiplies the steps'
     lengths. Only where they are ``priced`` are prices on the sides sought, which help after splits; ``growth`` is how
     fast these may grow (`Climb.run`).
+
+    Where ``of`` (batch,) is given, ``sides`` and the slopes to begin with are of fewer domains, ``of`` says of which
+    each row is, and all rows of a domain share its slopes. ``stop`` ends the ascent once it is true of the bounds
+    (batch,), as far as single precision knows them.
     """
     units = reduced.units.upto(sides.shape[2])
-    slopes, prices = (units.relaxed(sides), torch.zeros_like(sides[0])) if start is None else start
-    share, weights, scale = sides.new_ones(sides.shape[1]), None, sides.new_ones(sides.shape[1])
+    batch = sides.shape[1] if of is None else len(of)
+    slopes, prices = (units.relaxed(sides), sides.new_zeros(batch, sides.shape[2])) if start is None else start
+    share, weights, scale = sides.new_ones(batch), None, sides.new_ones(batch)
     rows = limits = None
     if mixture is not None:
         rows, limits, weights = mixture.rows, mixture.limits, mixture.weights
@@ -215,12 +223,14 @@ def ascend(
         )
         free = _rounded(slopes, prices, share, weights)
         constrained = mixture is not None and mixture.constrained
-        climb = Climb(reduced, *_rounded(sides), minimum.point, begin, *_rounded(rows, limits), constrained)
-        climb.run(steps, lengths, growth, *free, scale.to(DTYPE))
+        climb = Climb(reduced, *_rounded(sides), minimum.point, begin, *_rounded(rows, limits), constrained, of)
+        climb.run(steps, lengths, growth, *free, scale.to(DTYPE), stop)
         slopes, prices, share, weights = (None if each is None else each.to(sides.dtype) for each in free)
     if mixture is not None:
         weights = projected(weights, mixture.constrained)
         mixture = mixture.weighted(weights)
+    if of is not None:
+        sides, slopes = sides[:, of], slopes[:, of]
     enclosure = Enclosure(units, sides, (slopes, prices))
     lines = enclosure.lines()
     backward.relaxations.update({part.node.name: layer for part, layer in zip(units.parts, lines, strict=True)})

@@ -22,6 +22,7 @@ from polyopt.activations import GroupMax, PiecewiseLinear, Sigmoid, Softplus, Ta
 from polyopt.bounds.interval import rule_for
 from polyopt.bounds.rounding import steepest
 from polyopt.network import Node
+from polyopt.squares import Square
 
 BISECTIONS = 25
 EQUAL = 1e-10  # choices that differ by this share of a unit's range count as equal, so that rounding decides nothing
@@ -163,6 +164,13 @@ def _softplus(node, lower, upper):
     return Relaxation(tangent, value(middle) - tangent * middle, chord, above)
 
 
+def _square(node, lower, upper):
+    """The square is convex: the chord above, whose slope is l + u, the tangent at the midpoint below."""
+    middle, chord = (lower + upper) / 2, lower + upper
+    above = torch.maximum(lower * lower - chord * lower, upper * upper - chord * upper)
+    return Relaxation(2.0 * middle, -middle * middle, chord, above)
+
+
 def _group_max(node, lower, upper):
     """Below ``y``, the member ``x_s`` with the largest midpoint; above, the chord of ``max(x_s, M)`` over its range.
 
@@ -180,4 +188,11 @@ def _group_max(node, lower, upper):
     return Relaxation(torch.ones_like(slope), torch.zeros_like(slope), slope, above, source)
 
 
-RULES = {PiecewiseLinear: _piecewise, Tanh: _tanh, Sigmoid: _sigmoid, Softplus: _softplus, GroupMax: _group_max}
+RULES = {
+    PiecewiseLinear: _piecewise,
+    Tanh: _tanh,
+    Sigmoid: _sigmoid,
+    Softplus: _softplus,
+    Square: _square,
+    GroupMax: _group_max,
+}

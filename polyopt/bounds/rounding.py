@@ -34,6 +34,7 @@ from polyopt.activations import PiecewiseLinear
 from polyopt.bounds.result import Interval
 from polyopt.layers import Concat, Linear, Reshape
 from polyopt.network import Node
+from polyopt.squares import Square
 
 STEEPEST = 1e6  # of chords over a jump, which would enlarge the rounding errors of their input
 SPARE = 64  # roundings that are not counted one by one: of lines, of values of smooth functions, of the sums of shifts
@@ -79,6 +80,8 @@ def _toll(node: Node, inputs: list[np.ndarray], output: np.ndarray | None) -> np
         return reach.ravel() + abs(layer.offset(*node.input_shapes))
     if isinstance(layer, PiecewiseLinear):
         return 2.0 * steepest(node) * inputs[0].ravel() + output.ravel()
+    if isinstance(layer, Square):  # its slopes are no greater than 2 |a|
+        return 4.0 * np.square(inputs[0].ravel()) + output.ravel()
     # smooth functions and maxima have slopes of at most 1
     return 2.0 * max((each.max(initial=0.0) for each in inputs), default=0.0) + output.ravel()
 

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from polyopt import activations as act
 from polyopt.layers import Add, Affine, AvgPool2d, Concat, Constant, Conv2d, Reshape, Scale
 from polyopt.network import INPUT, Network, Node
+from polyopt.squares import Square
 
 if TYPE_CHECKING:
     import torch
@@ -256,6 +257,7 @@ EXPRESSIONS = {
     act.Abs: lambda node, constant, x: x.abs(),
     act.Sign: lambda node, constant, x: x.sign(),
     act.Step: _step,
+    Square: lambda node, constant, x: x * x,
     act.Max: _group_maximum,
     act.Maxout: _group_maximum,
     act.MaxPool2d: _group_maximum,

@@ -14,6 +14,7 @@ from polyopt.network import Network
 from polyopt.regions import Ellipsoid, Product, Region
 from polyopt.regions.region import check_single
 from polyopt.search.programs import Program, program
+from polyopt.search.quadratic import read_quadratic, squared
 from polyopt.search.question import Question
 from polyopt.search.running import run
 from polyopt.search.search import Search
@@ -57,6 +58,7 @@ def optimize(
     gap: float = 1e-6,
     linear_constraints=None,
     input_objective=None,
+    quadratic=None,
     device=None,
     executor: Executor | None = None,
     keep: bool = False,
@@ -65,15 +67,17 @@ def optimize(
 ) -> Optimum:
     """The greatest (``sense="min"``: the least) value of ``objective . net(x) + input_objective . x`` over a region.
 
-    ``objective`` (n_out,) weighs the outputs, ``input_objective`` (n_in,) the inputs. Objectives are linear; one that
-    is not may be a part of the network. The region is any but ellipsoids, and ``linear_constraints=(A, b)`` leaves of
-    it what satisfies ``A x <= b``, with A (m, n_in). ``time_limit`` in seconds; ``gap`` is the relative gap at which
-    the answer counts as optimal.
+    ``objective`` (n_out,) weighs the outputs, ``input_objective`` (n_in,) the inputs. With ``quadratic=(F, g)``, F
+    (m, n_out + n_in) and g (m,), ``|F [net(x); x] - g|^2`` is subtracted from what is to be greatest, or added to what
+    is to be least: such objectives are concave, or convex. Others may be a part of the network. The region is any but
+    ellipsoids, and ``linear_constraints=(A, b)`` leaves of it what satisfies ``A x <= b``, with A (m, n_in).
+    ``time_limit`` in seconds; ``gap`` is the relative gap at which the answer counts as optimal.
 
-    Where at most 12 inputs vary or a layer is smooth, boxes of inputs are halved; where more than 48 do, the phases of
-    units are split; in between, what has the better bound after half a second of each. A zonotope counts with its
-    generators, a V-polytope with its vertices. ``executor`` shares the open boxes out to
-    processes, or to a Dask cluster; a worker that dies loses nothing. ``device`` is torch's.
+    Where at most 12 inputs vary, or something is smooth, which the quadratic part is, boxes of inputs are halved; where
+    more than 48 do, the phases of units are split; in between, what has the better bound after half a second of each. A
+    zonotope counts with its generators, a V-polytope with its vertices. ``executor`` shares the open boxes out to
+    processes, or to a Dask cluster (``client.get_executor()``); a worker that dies loses nothing. ``device`` is
+    torch's.
 
     Stopped by its time limit or by Ctrl-C it returns the best point and bound. With ``keep`` the answer has a
     ``state``, and a later call with the same arguments and ``resume=best.state`` goes on from there.
@@ -81,8 +85,8 @@ def optimize(
     ``bound`` is rounded outwards and holds for the exact numbers; ``value`` is computed in float64. The point x
     satisfies all constraints in float64, those of flat polytopes up to 1e-9 of the size of their terms.
 
-    Raises ValueError where objective, region or constraints do not fit the network, where the region is empty or
-    unbounded, and where an activation jumps.
+    Raises ValueError where objective, quadratic part, region or constraints do not fit the network, where the region is
+    empty or unbounded, and where an activation jumps.
 
     >>> from polyopt.activations import ReLU
     >>> from polyopt.layers import Affine
@@ -94,11 +98,16 @@ def optimize(
     >>> best = optimize(net, Box([-1.0], [1.0]), [1.0], linear_constraints=([[-1.0]], [0.25]), input_objective=[-1.0])
     >>> best.status, best.x.round(6), round(best.value, 6)
     ('optimal', array([-0.25]), 0.75)
+    >>> best = optimize(net, Box([-1.0], [1.0]), [1.0], quadratic=([[0.0, 1.0]], [0.25]))  # less (x - 0.25)^2
+    >>> best.status, best.x.round(3), round(best.value, 6)
+    ('optimal', array([0.75]), 0.5)
     """
     begin = time.perf_counter()
     c, p, constraints = _checked(net, region, objective, input_objective, linear_constraints, sense, time_limit, gap)
+    F, g = read_quadratic(quadratic, net)
     sign = -1.0 if sense == "max" else 1.0
-    asked = program(net, region, sign * c, sign * p, constraints)
+    whole, weights = (squared(net, F, g), np.append(sign * c, np.ones(len(g)))) if len(g) else (net, sign * c)
+    asked = program(whole, region, weights, sign * p, constraints)
     if asked.inside.deepest is None:
         return _empty(asked, sign, begin)
     inside = asked.inside if len(asked.target.rows) > 1 else None
@@ -110,7 +119,7 @@ def optimize(
         status = "optimal" if found.bound > question.cutoff else "stuck"
     bound = sign * min(found.bound, question.value if search.whole else question.cutoff)
     x = asked.where.point(question.point)
-    value = float(net(x[None])[0] @ c + x @ p)
+    value = sign * float(whole(x[None])[0] @ weights + sign * (x @ p))
     state = state_of(search) if keep else None
     return Optimum(status, x, value, bound, found.branches, time.perf_counter() - begin, state)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from polyopt.bounds.alpha import ascended
+from polyopt.bounds.alpha import Ascents, ascended
 from polyopt.bounds.climb import Reduced
 from polyopt.bounds.lagrangian import Mixture, ascend
 from polyopt.bounds.refine import Boxes
@@ -129,7 +129,7 @@ class Search:
             first = (which == i).nonzero()[0, 0]
             minimum = Boxes(lower[None], upper[None])
             here = sides[first].unsqueeze(1)
-            sides[which == i] = ascended(question.backward, self._reduced, here, minimum, ROOT_STEPS)[:, 0]
+            sides[which == i] = ascended(question.backward, self._reduced, here, minimum, Ascents(ROOT_STEPS))[:, 0]
             yield
 
     def _left(self) -> Tensor:

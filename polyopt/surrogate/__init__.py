@@ -1,0 +1,1 @@
+"""Networks that stand for something: in the user's units, with a domain, inside larger decisions."""

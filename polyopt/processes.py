@@ -34,10 +34,14 @@ class Processes(Executor):
 
     def __init__(self, workers: int | None = None, preload: Sequence[str] = ()):
         workers = workers or os.cpu_count() or 1
-        self._context = _warmed(preload)
+        methods = multiprocessing.get_all_start_methods()
+        self._context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        if "forkserver" in methods:  # a plain fork would copy locks that other threads hold, as HiGHS's do
+            self._context.set_forkserver_preload(list(preload))
         self._end, self._lifeline = self._context.Pipe(duplex=False)
         self._threads = ThreadPoolExecutor(workers, "process")
         self._pools: dict[int, ProcessPoolExecutor] = {}  # by thread
+        self._first = [self._found_to_work()]  # for the thread that is there first
 
     def submit(self, function, /, *args, **kwargs) -> Future:
         """The call's future."""
@@ -50,7 +54,7 @@ class Processes(Executor):
             return
         self._lifeline.close()
         self._threads.shutdown()
-        for pool in self._pools.values():
+        for pool in [*self._pools.values(), *self._first]:
             pool.shutdown()
         self._end.close()
 
@@ -58,29 +62,30 @@ class Processes(Executor):
         """In a thread: the call in the thread's process."""
         thread = threading.get_ident()
         if thread not in self._pools:
-            self._pools[thread] = ProcessPoolExecutor(1, self._context, _live_by, (self._end,))
+            try:
+                self._pools[thread] = self._first.pop()
+            except IndexError:
+                self._pools[thread] = self._new()
         try:
             return self._pools[thread].submit(function, *args, **kwargs).result()
         except BrokenProcessPool:
             self._pools.pop(thread).shutdown()
             raise
 
+    def _new(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, self._context, _live_by, (self._end,))
 
-def _warmed(preload: Sequence[str]):
-    """What processes are made by, found to work."""
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:  # a plain fork would copy locks that other threads hold, as HiGHS's do
-        context.set_forkserver_preload(list(preload))
-    first = context.Process(target=int)  # does nothing, when all is imported
-    first.start()
-    first.join()
-    if first.exitcode:
-        raise RuntimeError(
-            f"a worker process could not start (exit code {first.exitcode}, its message is above); a script that uses "
-            'processes must keep what it does below `if __name__ == "__main__":`, as they import it'
-        )
-    return context
+    def _found_to_work(self) -> ProcessPoolExecutor:
+        """A process that has started; RuntimeError where that fails."""
+        pool = self._new()
+        try:
+            pool.submit(int).result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "a worker process could not start, its own message is above; processes import the script that starts "
+                'them: what it does must stand below `if __name__ == "__main__":`'
+            ) from error
+        return pool
 
 
 def _live_by(end: Connection) -> None:

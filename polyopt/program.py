@@ -21,6 +21,7 @@ from pyomo.repn import generate_standard_repn
 from pyomo.repn.util import categorize_valid_components
 
 from formulations import Row, Rows
+from polyopt.silent import silent_highs
 
 _UNDERSTOOD = {
     pyo.Block,
@@ -126,8 +127,7 @@ def to_highs(program: Program) -> highspy.Highs:
     if program.integer.any():
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         lp.integrality_ = [kinds[i] for i in program.integer.astype(int)]
-    solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
+    solver = silent_highs()
     if solver.passModel(lp) == highspy.HighsStatus.kError:
         raise ValueError("HiGHS refuses the model; look for infinite or NaN coefficients and bounds")
     if program.quadratic is not None:

@@ -281,3 +281,11 @@ def test_a_share_is_held_out_under_the_seed():
     one, two = (read_samples(X, Y, None, 0.3, seed).held_out for seed in (0, 1))
     assert one.sum() == two.sum() == 60
     assert (one != two).any()
+
+
+def test_every_refit_takes_as_long():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(size=(60, 2))
+    surrogate = po.fit_surrogate(X, X.sum(1), hidden=(4,), epochs=8, progress=False)
+    again = surrogate.report.refit(X[:1], X[:1].sum(1))
+    assert again.report.refit.args[-1].epochs == surrogate.report.refit.args[-1].epochs == 8

@@ -3,6 +3,8 @@
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -32,6 +34,14 @@ def linear_model(**options):
     m.row = pyo.Constraint(expr=m.x[0] + 2 * m.x[1] <= 3)
     m.objective = pyo.Objective(expr=m.x[0] + m.x[1] + 1, sense=pyo.maximize)
     return m
+
+
+def test_nothing_is_printed():
+    """HiGHS 1.16 announces itself, on the system's own standard output."""
+    code = "import pyomo.environ as pyo, polyopt as po; m = pyo.ConcreteModel(); m.x = pyo.Var(bounds=(0, 1)); "
+    code += "m.o = pyo.Objective(expr=m.x); assert po.solve(m).status == 'optimal'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_linear_programs():

@@ -35,7 +35,7 @@ ROOMS = [
     ["regions", "network", "qp"],
     ["compose", "squares"],
     ["activations"],
-    ["layers", "processes"],
+    ["layers", "processes", "silent"],
     ["windows"],
 ]
 

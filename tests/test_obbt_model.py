@@ -113,7 +113,7 @@ def test_a_budget_decides_units():
     best = po.solve(m).objective
     found = po.obbt(model=m)
     assert [(one.undecided_before, one.undecided) for one in found.networks] == [(3, 1)] * 3
-    assert found.programs == 2 * 3 + 2 * 3  # the inputs and the third units: CROWN decided the others
+    assert found.programs == 2 * (2 * 3 + 2 * 3)  # twice the inputs and the third units: CROWN decided the others
     assert po.summary(m.net).binaries == 3
     assert po.solve(m).objective == pytest.approx(best, abs=1e-6)
     np.testing.assert_allclose(found.networks[0].bounds.pre[0].lower[2], -0.2, atol=1e-9)

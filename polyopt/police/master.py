@@ -23,6 +23,7 @@ from torch import Tensor
 
 from polyopt.police.pairs import Pair, parted
 from polyopt.police.pricing import Columns
+from polyopt.silent import silent_highs
 
 TOLERANCE = 1e-9  # of the largest cost of a column, for what counts as zero among the columns' worth
 DUAL = 1e-10  # of the same, for the duals
@@ -102,8 +103,7 @@ class Master:
             return Choice(None, math.inf, -math.inf)
         start, slacks = self._greedy(), len(self.pairs)
         scale = 1.0 if start is None else self.cost[start].sum() or 1.0
-        solver = highspy.Highs()
-        solver.silent()
+        solver = silent_highs()
         solver.passModel(self.solver.getLp())
         count = slacks + len(self.cost)
         every = np.arange(count, dtype=np.int32)
@@ -160,8 +160,7 @@ def _solver(units: int, pairs: int) -> highspy.Highs:
     lp.a_matrix_.start_ = np.arange(pairs + 1, dtype=np.int32)
     lp.a_matrix_.index_ = np.arange(units, units + pairs, dtype=np.int32)
     lp.a_matrix_.value_ = np.ones(pairs)
-    solver = highspy.Highs()
-    solver.silent()
+    solver = silent_highs()
     solver.setOptionValue("primal_feasibility_tolerance", TOLERANCE)
     solver.setOptionValue("dual_feasibility_tolerance", DUAL)
     solver.passModel(lp)

@@ -10,6 +10,8 @@ import highspy
 import numpy as np
 import scipy.sparse as sp
 
+from polyopt.silent import silent_highs
+
 
 class LinearProgram:
     """``max c x`` subject to ``row_lower <= M x <= row_upper`` and ``lower <= x <= upper``, vectors or numbers.
@@ -30,8 +32,7 @@ class LinearProgram:
         lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = matrix.indptr, matrix.indices, matrix.data
         lp.sense_ = highspy.ObjSense.kMaximize
         self._shape = matrix.shape
-        self._solver = highspy.Highs()
-        self._solver.silent()
+        self._solver = silent_highs()
         for option, value in (("presolve", "off"), ("solver", "simplex")):
             self._solver.setOptionValue(option, value)
         for kind in ("primal", "dual"):

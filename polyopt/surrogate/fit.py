@@ -154,8 +154,7 @@ def fit_surrogate(
 
 def _refit(module: nn.Sequential, samples: Samples, inputs: Units, outputs: Units, options: Options, X, y, weight=10.0):
     """What ``report.refit`` is."""
-    options = replace(options, epochs=max(1, round(REFIT * options.epochs)))
-    return _fitted(copy.deepcopy(module), samples.and_more(X, y, weight), inputs, outputs, options)
+    return _fitted(copy.deepcopy(module), samples.and_more(X, y, weight), inputs, outputs, options, REFIT)
 
 
 def _module(sizes: list[int], seed: int) -> nn.Sequential:
@@ -166,11 +165,14 @@ def _module(sizes: list[int], seed: int) -> nn.Sequential:
     return nn.Sequential(*(part for layer in linear for part in (layer, nn.ReLU())))[:-1]
 
 
-def _fitted(module: nn.Sequential, samples: Samples, inputs: Units, outputs: Units, options: Options) -> Surrogate:
-    """Train the module and make it a surrogate, proven and reported."""
+def _fitted(
+    module: nn.Sequential, samples: Samples, inputs: Units, outputs: Units, options: Options, share: float = 1.0
+) -> Surrogate:
+    """Train the module for this share of the epochs and make it a surrogate, proven and reported."""
     begin = time.perf_counter()
     box = Box(inputs.scaled(samples.X.min(0)), inputs.scaled(samples.X.max(0)))
-    net, stopped = _trained(module, samples, inputs, outputs, box, options)
+    now = replace(options, epochs=max(1, round(share * options.epochs)))
+    net, stopped = _trained(module, samples, inputs, outputs, box, now)
     names = {"input_names": samples.input_names, "output_names": samples.output_names}
     scalers = (inputs.shift, inputs.scale), (outputs.shift, outputs.scale)
     made = Surrogate(net, *scalers, samples.X, targets=samples.y, regions=options.regions, **names)

@@ -13,6 +13,7 @@ import math
 import highspy
 import numpy as np
 
+from polyopt.silent import silent_highs
 from polyopt.tighten.polyhedron import Polyhedron
 
 _KEPT = {"presolve": "off", "solver": "simplex", "parallel": "off"}
@@ -23,8 +24,7 @@ class Instance:
     """The solver, which holds some first columns and rows of a polyhedron; by the ``primal`` or the dual method."""
 
     def __init__(self, primal: bool = False):
-        self._solver = highspy.Highs()
-        self._solver.silent()
+        self._solver = silent_highs()
         for option, value in _KEPT.items():
             self._solver.setOptionValue(option, value)
         self._solver.setOptionValue("simplex_strategy", PRIMAL if primal else DUAL)

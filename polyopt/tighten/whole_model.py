@@ -7,7 +7,8 @@ The model is relaxed to one polyhedron: its linear rows, integers between their 
     2.  layer by layer, in all networks at once: min and max of the inputs of the units still undecided; the relaxation
         is then written anew with what was found;
 
-but where a network's inputs follow from another one's outputs, as in a closed loop, it waits for that one.
+but where a network's inputs follow from another one's outputs, as in a closed loop, it waits for that one. All is done
+again for as long as that decides further units: what lies behind a layer has narrowed what lies before it.
 
 Every program sees the whole model: a budget over many networks, what lies behind an output, other networks. Each bound
 is what a program's dual solution proves (`polyopt.tighten.certificate`), whatever the solver's tolerances. It holds for
@@ -97,10 +98,13 @@ def tighten_model(
     with suppress(OutOfTime, KeyboardInterrupt), tqdm(disable=not progress, unit=" units", leave=False) as bar:
         effort = _Effort(hull, exact, deadline, executor, bar)
         _refuse_infeasible(_relaxation(around, placed)[0], deadline)
-        for wave in waves(around, placed):
-            _bound_inputs(around, placed, wave, effort)
-            for k in range(max(len(one.layers) for one in wave)):
-                _bound_layer(around, placed, wave, k, effort)
+        order, undecided = waves(around, placed), math.inf
+        while 0 < (left := sum(map(_count, placed))) < undecided:
+            undecided = left
+            for wave in order:
+                _bound_inputs(around, placed, wave, effort)
+                for k in range(max(len(one.layers) for one in wave)):
+                    _bound_layer(around, placed, wave, k, effort)
         complete = time.monotonic() < deadline
     found = [one.bounds() for one in placed]
     with PauseGC():

@@ -1,0 +1,30 @@
+"""HiGHS instances that print nothing.
+
+HiGHS 1.16 announces itself when the first instance of a process is made, before it can be told to be silent: between
+the lines of a program whose output another one reads. That line is caught here.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import highspy
+from pyomo.common.tee import capture_output
+
+
+def silent_highs() -> highspy.Highs:
+    """A new instance, silent.
+
+    >>> silent_highs().getNumCol()
+    0
+    """
+    _catch_announcement()
+    solver = highspy.Highs()
+    solver.silent()
+    return solver
+
+
+@cache
+def _catch_announcement() -> None:
+    with capture_output(capture_fd=True):
+        highspy.Highs()

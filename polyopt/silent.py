@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cache
 
 import highspy
-from pyomo.common.tee import capture_output
 
 
 def silent_highs() -> highspy.Highs:
@@ -26,5 +25,7 @@ def silent_highs() -> highspy.Highs:
 
 @cache
 def _catch_announcement() -> None:
+    from pyomo.common.tee import capture_output  # not for those who ask no program
+
     with capture_output(capture_fd=True):
         highspy.Highs()

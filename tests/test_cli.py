@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,12 @@ def property_text(inputs, low, high, unsafe):
     lines = [f"(declare-const X_{i} Real)" for i in range(inputs)] + ["(declare-const Y_0 Real)"]
     lines += [f"(assert (>= X_{i} {low}))\n(assert (<= X_{i} {high}))" for i in range(inputs)]
     return "\n".join([*lines, f"(assert {unsafe})"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_server():
+    """A process has one server that others are forked from: another test may have started it, without our imports."""
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture

@@ -50,12 +50,6 @@ def fitted(x: np.ndarray, y: np.ndarray, effort: Effort, seed: int) -> po.Surrog
     return po.fit_surrogate(x, y, effort.hidden, epochs=effort.epochs, seed=seed, device="cpu", progress=False)
 
 
-def tighten(m: pyo.ConcreteModel) -> None:
-    """Bounds on the network that heed the whole model; a second pass gains from what the first has found."""
-    for _ in range(2):
-        po.obbt(model=m)
-
-
 def refined(surrogate: po.Surrogate, region: str | None, effort: Effort) -> tuple[list[Step], str]:
     """All rounds in a trust region, and what ended them."""
     solved, learnt = [], []
@@ -65,7 +59,7 @@ def refined(surrogate: po.Surrogate, region: str | None, effort: Effort) -> tupl
 
     def solver(m: pyo.ConcreteModel, time_limit: float | None = None) -> po.Result:
         clock = Clock()
-        tighten(m)
+        po.obbt(model=m)
         result = po.solve(m, time_limit=effort.limit, threads=1)
         if result.objective is not None:
             hired = {name: value for name, value in choice(m).items() if name not in INPUTS}
@@ -105,7 +99,7 @@ class Tightened(Polyopt):
 
     def solve(self, m: pyo.ConcreteModel, limit: float, warm_start: bool = False) -> Answer:
         clock = Clock()
-        tighten(m)
+        po.obbt(model=m)
         answer = super().solve(m, limit, warm_start)
         seconds, work = clock()
         return replace(answer, seconds=seconds, work=work)

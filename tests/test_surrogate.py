@@ -88,7 +88,7 @@ def test_a_plain_network_is_no_surrogate(tmp_path):
     [
         ({"domain": None}, "domain is missing"),
         ({"domain": np.zeros((4, 2))}, r"domain has shape \(4, 2\)"),
-        ({"domain": [[0.0, np.nan, 0.0]]}, "row 0, column 1"),
+        ({"domain": [[0.0, np.nan, 0.0]]}, r"finite.*at index \(0, 1\)"),
         ({"domain": po.Box([0.0], [1.0])}, "1 dimensions"),
         ({"input_scaler": (0.0, 0.0)}, "scale that is 0"),
         ({"input_scaler": ([0.0, 1.0], 1.0)}, "3 of them"),
@@ -158,8 +158,8 @@ def test_each_trust_region_is_kept_and_holds_the_data(banana, sense):
     assert sign * box[0] >= sign * hulled[0] - 1e-6 >= data - 2e-6
     assert sign * box[0] >= sign * balled[0] - 1e-6 >= data - 2e-6
     assert hull(banana.points).contains(hulled[1], 1e-6)
-    near = abs((banana.points - balled[1]) / banana.points.std(0)).max(1).min()
-    assert near <= 2.0 * balls(banana.points, 32).upper[0, 0]
+    boxes = balls(banana.points, 32)
+    assert ((balled[1] >= boxes.lower - 1e-6) & (balled[1] <= boxes.upper + 1e-6)).all(1).any()
 
 
 @pytest.mark.parametrize("domain", ["box", "hull", "ball"])
@@ -177,14 +177,17 @@ def test_the_optimum_is_that_of_a_fine_grid_over_the_domain(banana, domain):
 
 
 def test_names_order_the_inputs(banana):
-    values = {}
+    values = []
     for inputs in (lambda m: {"v": m.x[1], "u": m.x[0]}, lambda m: [m.x[0], m.x[1]]):
         m = pyo.ConcreteModel()
         m.x, m.net = pyo.Var(range(2)), pyo.Block()
         y = po.add_surrogate(m.net, banana, inputs(m))
+        m.x[0].fix(0.1)
+        m.x[1].fix(0.6)
         m.objective = pyo.Objective(expr=y[0])
-        values[po.solve(m).objective] = None
-    assert np.ptp(list(values)) < 1e-6
+        values.append(po.solve(m).objective)
+    assert values == pytest.approx([banana([[0.1, 0.6]]).item()] * 2, abs=1e-6)
+    assert abs(banana([[0.1, 0.6]]) - banana([[0.6, 0.1]])).item() > 0.1
 
 
 def test_an_own_range_narrower_than_the_domain_decides_more(banana):
@@ -222,6 +225,7 @@ def test_copies_of_a_surrogate(banana):
         ({"inputs": [1]}, "1 inputs are given"),
         ({"inputs": {"u": 1, "w": 2}}, "named"),
         ({"surrogate": 3}, "po.Surrogate"),
+        ({"inside": []}, "lists no region"),
         ({"inside": po.Box([-1.0, -1.0], [1.0, 1.0])}, "not affine on region 0"),
     ],
 )

@@ -13,7 +13,6 @@ Limits are wall time. What is compared is the time that the process was at work,
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from importlib.util import find_spec
 
 import numpy as np
 import pyomo.environ as pyo
+from common.translations import omlt_definition, torch_sequential
 
 import polyopt as po
-from polyopt.layers import Affine
 from polyopt.program import Program, to_program
 
 GAP = 1e-6  # relative
@@ -84,7 +83,7 @@ class Omlt:
 
         logging.getLogger("pyomo").setLevel(logging.ERROR)  # it starts variables at 0, outside their bounds
         block.omlt = OmltBlock()
-        block.omlt.build_formulation(ReluBigMFormulation(_definition(net, [v.bounds for v in inputs])))
+        block.omlt.build_formulation(ReluBigMFormulation(omlt_definition(net, [v.bounds for v in inputs])))
         block.link = pyo.Constraint(range(len(inputs)), rule=lambda _, i: block.omlt.inputs[i] == inputs[i])
         return [block.omlt.outputs[i] for i in range(net.output_size)]
 
@@ -125,7 +124,9 @@ class Scip:
         for k, (net, inputs, outputs) in enumerate(self.networks):
             x, y = (np.array([_column(scip, columns, v) for v in side], dtype=object) for side in (inputs, outputs))
             prefix, formulation = f"net{k}_", self.formulation
-            add_predictor_constr(scip, _sequential(net), x, y, unique_naming_prefix=prefix, formulation=formulation)
+            add_predictor_constr(
+                scip, torch_sequential(net), x, y, unique_naming_prefix=prefix, formulation=formulation
+            )
         for name, value in (("limits/gap", GAP), ("limits/time", limit), ("lp/threads", 1)):
             scip.setParam(name, value)
         size, clock = scip.getNBinVars(), Clock()
@@ -148,40 +149,6 @@ def rivals() -> list[type[Omlt] | type[Scip]]:
 def binaries(m: pyo.ConcreteModel) -> int:
     """How many binary variables a model has."""
     return sum(v.is_binary() for v in m.component_data_objects(pyo.Var, active=True))
-
-
-def _definition(net: po.Network, bounds: list[tuple[float, float]]):
-    """A dense ReLU network as OMLT describes it."""
-    from omlt.neuralnet import NetworkDefinition
-    from omlt.neuralnet.layer import DenseLayer, InputLayer
-
-    found, layers, affine = NetworkDefinition(scaled_input_bounds=dict(enumerate(bounds))), [], _affine(net)
-    layers.append(InputLayer([net.input_size]))
-    for layer in affine:
-        n_out, n_in = layer.weight.shape
-        activation = "linear" if layer is affine[-1] else "relu"
-        layers.append(DenseLayer([n_in], [n_out], layer.weight.T, layer.bias, activation=activation))
-    for layer in layers:
-        found.add_layer(layer)
-    for pair in itertools.pairwise(layers):
-        found.add_edge(*pair)
-    return found
-
-
-def _sequential(net: po.Network):
-    """A dense ReLU network as torch's own modules, in float64."""
-    import torch
-
-    layers = []
-    for layer in _affine(net):
-        linear = torch.nn.Linear(*layer.weight.shape[::-1], dtype=torch.float64)
-        linear.load_state_dict({"weight": torch.tensor(layer.weight), "bias": torch.tensor(layer.bias)})
-        layers += [linear, torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers[:-1])
-
-
-def _affine(net: po.Network) -> list[Affine]:
-    return [layer for layer in net.layers if isinstance(layer, Affine)]
 
 
 def _to_scip(program: Program):

@@ -6,7 +6,6 @@ building the model. Each has bounds of its own: SCIP's and Gurobi's presolve, in
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -14,11 +13,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
-import torch
+from common.translations import omlt_definition, torch_sequential
 from problems import Problem
 
 import polyopt as po
-from polyopt.layers import Affine
 
 OURS, CUDA = "polyopt", "polyopt, GPU"
 TOO_LARGE = "too large for the licence"
@@ -72,7 +70,7 @@ def scip(problem: Problem, limit: float) -> Answer:
     m.hideOutput()
     x = np.array([m.addVar(lb=low, ub=high) for low, high in _ends(problem)], dtype=object)
     y = np.array([m.addVar(lb=None, ub=None) for _ in problem.objective], dtype=object)
-    add_predictor_constr(m, _sequential(problem), x, y, formulation="bigm")
+    add_predictor_constr(m, torch_sequential(problem.net), x, y, formulation="bigm")
     m.setObjective(sum(w * v for w, v in zip(problem.objective.tolist(), y, strict=True) if w), sense="maximize")
     for name, value in (("limits/gap", problem.gap), ("limits/time", limit), ("lp/threads", 1)):
         m.setParam(name, value)
@@ -94,7 +92,7 @@ def gurobi(problem: Problem, limit: float) -> Answer:
     with gurobipy.Env(params={"OutputFlag": 0}) as environment, gurobipy.Model(env=environment) as m:
         x = m.addMVar(problem.net.input_size, lb=problem.box.lower, ub=problem.box.upper)
         y = m.addMVar(problem.net.output_size, lb=-gurobipy.GRB.INFINITY)
-        add_predictor_constr(m, _sequential(problem), x, y)
+        add_predictor_constr(m, torch_sequential(problem.net), x, y)
         m.setObjective(problem.objective @ y, gurobipy.GRB.MAXIMIZE)
         m.Params.MIPGap, m.Params.TimeLimit, m.Params.Threads = problem.gap, limit, 1
         clock = Clock()
@@ -122,7 +120,7 @@ def omlt(problem: Problem, limit: float) -> Answer:
     logging.getLogger("pyomo").setLevel(logging.ERROR)  # OMLT starts variables at 0, outside their bounds
     m = pyo.ConcreteModel()
     m.net = OmltBlock()
-    m.net.build_formulation(ReluBigMFormulation(_definition(problem)))
+    m.net.build_formulation(ReluBigMFormulation(omlt_definition(problem.net, _ends(problem))))
     weighed = [float(w) * m.net.outputs[k] for k, w in enumerate(problem.objective) if w]
     m.objective = pyo.Objective(expr=sum(weighed), sense=pyo.maximize)
     clock = Clock()
@@ -153,35 +151,3 @@ def rivals() -> dict[str, Callable[[Problem, float], Answer]]:
 
 def _ends(problem: Problem) -> list[tuple[float, float]]:
     return list(zip(problem.box.lower.tolist(), problem.box.upper.tolist(), strict=True))
-
-
-def _affine(problem: Problem) -> list[Affine]:
-    return [layer for layer in problem.net.layers if isinstance(layer, Affine)]
-
-
-def _sequential(problem: Problem) -> torch.nn.Sequential:
-    """The dense ReLU network as torch's own modules."""
-    layers = []
-    for layer in _affine(problem):
-        linear = torch.nn.Linear(*layer.weight.shape[::-1], dtype=torch.float64)
-        linear.load_state_dict({"weight": torch.tensor(layer.weight), "bias": torch.tensor(layer.bias)})
-        layers += [linear, torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers[:-1])
-
-
-def _definition(problem: Problem):
-    """The dense ReLU network as OMLT describes it."""
-    from omlt.neuralnet import NetworkDefinition
-    from omlt.neuralnet.layer import DenseLayer, InputLayer
-
-    definition, affine = NetworkDefinition(scaled_input_bounds=dict(enumerate(_ends(problem)))), _affine(problem)
-    layers = [InputLayer([problem.net.input_size])]
-    for layer in affine:
-        n_out, n_in = layer.weight.shape
-        activation = "linear" if layer is affine[-1] else "relu"
-        layers.append(DenseLayer([n_in], [n_out], layer.weight.T, layer.bias, activation=activation))
-    for layer in layers:
-        definition.add_layer(layer)
-    for pair in itertools.pairwise(layers):
-        definition.add_edge(*pair)
-    return definition

@@ -46,12 +46,13 @@ def add_surrogate(
     bounds must be finite, and the network is believed all over them.
 
     ``inside`` lists regions to which the decision is confined and on which the network is affine, as a POLICE'd or
-    mPOLICE'd one is: that is proven (`polyopt.affine_on`), and instead of the network its affine map is written, with
-    no binary for one region, and one binary a region for several. The optimum is that of the full network over these
-    regions. ``domain``, ``formulation``, ``bounds`` and ``tighten`` then have no part in it.
+    mPOLICE'd one is. `polyopt.affine_on` proves that, to its tolerance where a unit changes its piece, and instead of
+    the network its affine map is written, with no binary for one region, and one binary a region for several. The
+    optimum is that of the full network over these regions. ``domain``, ``formulation``, ``bounds`` and ``tighten`` then
+    have no part in it.
 
-    ``formulation``, ``bounds`` and ``tighten`` are those of `polyopt.add_network`; so are `polyopt.summary`,
-    `polyopt.replay_error` and `polyopt.set_point` for the block.
+    ``formulation``, ``bounds`` (with "ball" always CROWN's) and ``tighten`` are those of `polyopt.add_network`; so are
+    `polyopt.summary`, `polyopt.replay_error` and `polyopt.set_point` for the block.
 
     Raises ValueError where the inputs, or regions, do not fit, where "hull" or "ball" is asked of a surrogate without
     points, and where the network is not proven to be affine on a region of ``inside``.
@@ -78,9 +79,8 @@ def add_surrogate(
     if inside is not None:
         outputs = _add_inside(block, surrogate, ordered, [inside] if isinstance(inside, Region) else list(inside))
     elif domain == "ball":
-        outputs = _add_near(
-            block, surrogate, ordered, covering(_points(surrogate, domain), balls), formulation, tighten
-        )
+        boxes = covering(_points(surrogate), balls)
+        outputs = _add_near(block, surrogate, ordered, boxes, formulation, tighten)
     else:
         region = _region(surrogate, domain)
         given = ordered if isinstance(block, IndexedBlock) else ordered[None]
@@ -114,17 +114,19 @@ def _region(surrogate: Surrogate, domain: str | Region | None) -> Region | None:
     raise ValueError(f"add_surrogate: domain={domain!r} is unknown; choose 'box', 'hull', 'ball', None or a region")
 
 
-def _points(surrogate: Surrogate, domain: str) -> np.ndarray:
+def _points(surrogate: Surrogate) -> np.ndarray:
     if surrogate.points is None:
         raise ValueError(
-            f"add_surrogate: domain={domain!r} needs the training inputs; give them to Surrogate as domain=X, or "
-            "choose domain='hull', which is the region itself"
+            "add_surrogate: domain='ball' needs the training inputs; give them to Surrogate as domain=X, or choose "
+            "domain='hull', which is the region itself"
         )
     return surrogate.points
 
 
 def _add_inside(block, surrogate: Surrogate, ordered: dict, regions: list[Region]) -> dict:
     """Each copy's certified pieces; returns its outputs."""
+    if not regions:
+        raise ValueError("add_surrogate: inside= lists no region; name one or more, or leave it away")
     for region in regions:
         check_single("add_surrogate", region, surrogate.net.input_size)
     pieces = certificates(surrogate.net, regions)

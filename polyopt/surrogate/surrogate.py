@@ -14,7 +14,7 @@ import numpy as np
 
 from polyopt.network import Network
 from polyopt.regions import Box, Region, VPolytope
-from polyopt.regions.region import check_single
+from polyopt.regions.region import check_single, finite
 from polyopt.surrogate.scaling import folded, read_scaler
 from polyopt.surrogate.storage import read, write
 
@@ -136,14 +136,10 @@ class Surrogate:
 
 
 def _data(name: str, values, size: int) -> np.ndarray:
-    values = np.array(values, dtype=np.float64)
-    values = values[:, None] if values.ndim == 1 and size == 1 else values
-    if values.ndim != 2 or values.shape[1] != size or not len(values):
+    values = np.asarray(values, dtype=np.float64)
+    values = finite("Surrogate", name, values[:, None] if values.ndim == 1 and size == 1 else values, "(N, n)")
+    if values.shape[1] != size or not len(values):
         raise ValueError(f"Surrogate: {name} has shape {values.shape}, but must be a region or an array (N, {size})")
-    if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        raise ValueError(f"Surrogate: {name} holds {values[row, column]} in row {row}, column {column}; drop such rows")
-    values.flags.writeable = False
     return values
 
 

@@ -34,8 +34,10 @@ class Pieces(NamedTuple):
         with np.errstate(over="ignore", invalid="ignore"):
             before = self.slopes[:-1] * self.breakpoints + self.intercepts[:-1]
             after = self.slopes[1:] * self.breakpoints + self.intercepts[1:]
-        known = np.isfinite(self.breakpoints)
-        return (known & ~np.isclose(before, after, rtol=1e-9, atol=1e-12)).any(0)
+        apart = np.isfinite(self.breakpoints) & (before != after)
+        if apart.any():
+            apart &= ~np.isclose(before, after, rtol=1e-9, atol=1e-12)
+        return apart.any(0)
 
 
 class Activation(Layer):
@@ -58,8 +60,8 @@ def _pieces(shape: Shape, breakpoints, slopes, intercepts) -> Pieces:
     size = math.prod(shape)
 
     def rows(values):
-        flat = [np.broadcast_to(np.asarray(v, dtype=np.float64), shape).ravel() for v in values]
-        return np.array(flat).reshape(len(flat), size)
+        each = [np.full(size, v) if np.ndim(v) == 0 else np.broadcast_to(v, shape).ravel() for v in values]
+        return np.array(each, dtype=np.float64).reshape(len(each), size)
 
     return Pieces(rows(breakpoints), rows(slopes), rows(intercepts))
 

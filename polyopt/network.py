@@ -129,7 +129,7 @@ class Network:
         values = {INPUT: x.reshape(len(x), *self.input_shape)}
         for node in self.nodes:
             y = node.layer(*(values[name] for name in node.inputs))
-            values[node.name] = np.broadcast_to(y, (len(x), *node.shape))  # a constant has batch 1
+            values[node.name] = y if len(y) == len(x) else np.broadcast_to(y, (len(x), *node.shape))  # of a constant
         return values
 
     def simplify(self) -> Network:

@@ -6,8 +6,9 @@ import torch
 from strategies import chain
 
 import polyopt as po
-from polyopt.bounds import lagrangian
+from polyopt.bounds import lagrangian, refine
 from polyopt.bounds.backward import Backward
+from polyopt.bounds.units import Units
 from polyopt.search import branching, halving, search
 from polyopt.search.decide import decide
 
@@ -44,16 +45,48 @@ def no_biases(monkeypatch):
 
 
 def swapped_slopes(monkeypatch):
-    made = lagrangian.Lines.__init__
-    monkeypatch.setattr(
-        lagrangian.Lines, "__init__", lambda self, part, slopes, *rest: made(self, part, -slopes.flip(0), *rest)
-    )
+    """The lines of units and boxes have the slopes of others."""
+    made = Units.lines
+
+    def lines(self, *arguments):
+        found = made(self, *arguments)
+        found[::2] = found[::2].flip(1)
+        return found
+
+    monkeypatch.setattr(Units, "lines", lines)
+
+
+def swapped_lines(monkeypatch):
+    made = Units.lines
+    monkeypatch.setattr(Units, "lines", lambda self, *arguments: made(self, *arguments)[[2, 3, 0, 1]])
 
 
 def lines_too_low(monkeypatch):
     """Chords that lie below the corners they have to clear."""
     kept = lagrangian.Enclosure.intercepts
     monkeypatch.setattr(lagrangian.Enclosure, "intercepts", lambda self: kept(self) + 0.1)
+
+
+def lines_of_boxes_too_low(monkeypatch):
+    kept, lower = Units.lines, torch.tensor([[0.0], [0.1], [0.0], [-0.1]])
+    monkeypatch.setattr(Units, "lines", lambda self, *arguments: kept(self, *arguments) + lower)
+
+
+def other_pieces(monkeypatch):
+    """Units that are decided keep to the piece they do not reach."""
+    kept = Units.decided
+    monkeypatch.setattr(Units, "decided", lambda self, sides, place: kept(self, -sides, place))
+
+
+def rows_of_other_boxes(monkeypatch):
+    """Every row meets the lines of the box before its own."""
+    made = refine.Tiles.__init__
+
+    def misplaced(self, index, boxes):
+        made(self, index, boxes)
+        self.box = (self.box - 1).clamp(min=0)
+
+    monkeypatch.setattr(refine.Tiles, "__init__", misplaced)
 
 
 def slopes_of_other_units(monkeypatch):
@@ -111,8 +144,12 @@ MUTATIONS = [
     ("inputs", no_biases),
     ("phases", no_biases),
     ("inputs", swapped_slopes),
+    ("inputs", swapped_lines),
     ("phases", slopes_of_other_units),
     ("inputs", lines_too_low),
+    ("inputs", lines_of_boxes_too_low),
+    ("inputs", other_pieces),
+    ("inputs", rows_of_other_boxes),
     ("phases", lines_too_low),
     ("phases", prices_at_half_their_cost),
     ("inputs", limits_too_low),

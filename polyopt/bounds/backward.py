@@ -31,6 +31,7 @@ from polyopt.regions.support import Support
 
 ENTRIES = 2**24  # coefficients held at a time; more rows than this allows are bounded one part after the other
 SMALL = 2**22  # multiplications that are done sooner than one has looked for columns of zeros
+NARROW = 128  # rows of weights shorter than this are multiplied sooner, too
 
 
 class Backward:
@@ -225,7 +226,7 @@ def _affine(node, tensor):
         return lambda rows: ((weight.T @ rows.flatten(0, 1).T).T.unflatten(0, rows.shape[:2]),)
 
     def transposed(rows):
-        if rows[..., 0].numel() * weight.numel() < SMALL:
+        if rows[..., 0].numel() * weight.numel() < SMALL or weight.shape[1] < NARROW:
             return (rows @ weight,)
         # units that are inactive on all boxes leave columns of zeros
         live = torch.nonzero((rows.amax((0, 1)) != 0) | (rows.amin((0, 1)) != 0))[:, 0]

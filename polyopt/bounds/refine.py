@@ -14,10 +14,11 @@ from torch import Tensor
 
 from polyopt.activations import PiecewiseLinear
 from polyopt.bounds.backward import Backward
-from polyopt.bounds.lagrangian import Lines, paying
+from polyopt.bounds.relaxation import Relaxation, dot
 from polyopt.bounds.rounding import down, gamma
 from polyopt.bounds.units import Part, Units
 
+TILE = 4  # rows
 ENTRIES = 2**17  # of a list's rows on a layer at a time, so that what they meet there stays in the cache
 
 
@@ -32,11 +33,11 @@ class Boxes:
 
     def __call__(self, A: Tensor) -> tuple[Tensor, Tensor]:
         """``min A x`` (batch,), and the corners (batch, n_in), for a row of A (batch, n_in) to each box."""
-        return self.least(A), self.center - self.radius * A.sign()
+        return self.least(A.unsqueeze(1))[:, 0], self.center - self.radius * A.sign()
 
     def least(self, A: Tensor, index: Tensor | slice = slice(None)) -> Tensor:
-        """``min A x`` (t,) for a row of A (t, n_in) to each of some boxes."""
-        return (A * self.center[index]).sum(1) - (A.abs() * self._reach[index]).sum(1)
+        """``min A x`` (t, rows) for rows of A (t, rows, n_in) to each of some boxes."""
+        return dot(A, self.center[index]) - dot(A.abs(), self._reach[index])
 
     def point(self, A: Tensor) -> Tensor:
         """The corners, in the precision of A."""
@@ -47,55 +48,89 @@ class Boxes:
         return Boxes(self.lower[index], self.upper[index])
 
 
-class Refinement:
-    """Lines around the free units on boxes, made layer by layer from the bounds that `refine` improves."""
+class Tiles:
+    """A list of rows, ``index`` (t,) of the boxes that they are for, as tiles of `TILE` rows for one box each.
 
-    def __init__(self, backward: Backward, units: Units, boxes: Boxes, sides: Tensor):
+    Coefficients of a tile meet the same lines, which have to be read once. ``box`` says which each tile is for.
+    """
+
+    def __init__(self, index: Tensor, boxes: int):
+        count = torch.bincount(index, minlength=boxes)
+        tiles = (count + (TILE - 1)) // TILE
+        self.box = torch.repeat_interleave(tiles)
+        skipped = (TILE * tiles).cumsum(0) - TILE * tiles - (count.cumsum(0) - count)
+        self._place = torch.arange(len(index), device=index.device) + skipped[index]
+
+    def laid(self, values: Tensor) -> Tensor:
+        """Values (t, 1, …) of the rows, tile by tile: (tiles, TILE, …)."""
+        laid = values.new_zeros(TILE * len(self.box), *values.shape[2:])
+        return laid.index_copy_(0, self._place, values[:, 0]).unflatten(0, (-1, TILE))
+
+    def taken(self, values: list[Tensor]) -> Tensor:
+        """The values (t, …) of the rows out of those (some of the tiles, TILE, …)."""
+        return torch.cat(values).flatten(0, 1)[self._place]
+
+
+class Refinement:
+    """Lines around the free units on boxes, made layer by layer from bounds, ``sides`` (2, batch, n).
+
+    If ``anew`` these are only what was known of undecided units before, which are bounded once more.
+    """
+
+    def __init__(self, backward: Backward, units: Units, boxes: Boxes, sides: Tensor, anew: bool = True):
         self.backward, self.units, self.boxes = backward, units, boxes
         self.sides = sides.clone()
         self.slopes = torch.empty_like(sides)
-        self._lines: list[tuple[Part, Tensor]] = []  # slopes and intercepts (batch, 4, n) of a layer
+        self._lines: dict[str, Tensor] = {}  # of each layer's units (batch, 4, node.size), as in a `Relaxation`
         for part in units.parts:
-            self._refine(part)
-            self._enclose(part)
+            box, unit = self._undecided(part)
+            if anew and len(box):
+                self._refine(part, box, unit)
+            self._enclose(part, box, unit)
 
     def bound(self, rows: dict[str, Tensor], constant: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Lower bounds (t,) on ``rows + constant`` over the boxes ``index`` (t,), and the slopes (t, n_in) they have.
 
-        ``rows`` (t, 1, n) on nodes by name, ``constant`` (t, 1).
+        ``rows`` (t, 1, n) on nodes by name, ``constant`` (t, 1); ``index`` ascends.
         """
-        least, slope = constant.new_empty(len(index)), constant.new_empty(len(index), self.backward.input_size)
+        tiles = Tiles(index, len(self.boxes.lower))
+        rows, constant = {name: tiles.laid(part) for name, part in rows.items()}, tiles.laid(constant)
         widest = max(self.backward.input_size, *(node.size for node in self.backward.nodes))
-        size = max(1, ENTRIES // widest)
-        for some in (slice(first, first + size) for first in range(0, len(index), size)):
-            of = index[some]
-            for part, lines in self._lines:
-                here = lines.index_select(0, of).transpose(0, 1)
-                self.backward.relaxations[part.node.name] = Lines(part, here[:2], here[2:])
+        size = max(1, ENTRIES // (TILE * widest))
+        least = [constant.new_empty(0, TILE)]
+        slopes = [constant.new_empty(0, TILE, self.backward.input_size)]
+        for some in (slice(first, first + size) for first in range(0, len(tiles.box), size)):
+            box = tiles.box[some]
+            for name, lines in self._lines.items():
+                self.backward.relaxations[name] = Relaxation(*lines.index_select(0, box).unbind(1))
             A, fixed = self.backward.pull({name: part[some] for name, part in rows.items()}, constant[some])
-            A = A[:, 0].expand(len(of), -1)
-            least[some], slope[some] = down(self.boxes.least(A, of) + fixed[:, 0]), A
-        return least, slope
+            A = A.expand(len(box), TILE, -1)
+            least.append(down(self.boxes.least(A, box) + fixed))
+            slopes.append(A)
+        return tiles.taken(least), tiles.taken(slopes)
 
-    def _refine(self, part: Part) -> None:
-        """Bound the units of a layer that a breakpoint or a curve makes undecided."""
-        here = self.sides[:, :, part.place]
+    def _undecided(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Which units (t,) of a layer a breakpoint or a curve makes undecided on which boxes (t,)."""
         curved = not isinstance(part.node.layer, PiecewiseLinear)
-        box, unit = (self.units.undecided(here, part.place) | curved).nonzero().T
-        if not len(box):
-            return
-        signs = here.new_tensor([1.0, -1.0]).repeat_interleave(len(box))
-        box, place = box.repeat(2), part.positions(unit).repeat(2)
-        (name,) = part.node.inputs
-        found, _ = self.bound(*self.backward.signed(name, place, signs), box)
-        for side, bounds in zip(here, found.chunk(2), strict=True):
-            at = box[: len(unit)], unit
-            side[at] = torch.maximum(side[at], bounds)
+        box, unit = (self.units.undecided(self.sides[:, :, part.place], part.place) | curved).nonzero().T
+        return box, unit
 
-    def _enclose(self, part: Part) -> None:
-        place, here = part.place, self.sides[:, :, part.place]
-        slopes, corners = self.units.relaxed(here, place), self.units.corners(here, place)
-        lines = (corners.heights - slopes.unsqueeze(1) * corners.points).amin(1)
-        self.slopes[:, :, place] = slopes
-        lines = torch.cat([slopes, paying(self.units, slopes, lines, place)])
-        self._lines.append((part, lines.transpose(0, 1).contiguous()))
+    def _refine(self, part: Part, box: Tensor, unit: Tensor) -> None:
+        """Bound some units of a layer on some boxes."""
+        here, signs = self.sides[:, :, part.place], self.sides.new_tensor([1.0, -1.0]).repeat(len(box))
+        (name,) = part.node.inputs
+        rows = self.backward.signed(name, part.positions(unit).repeat_interleave(2), signs)
+        found, _ = self.bound(*rows, box.repeat_interleave(2))
+        here[:, box, unit] = torch.maximum(here[:, box, unit], found.unflatten(0, (-1, 2)).T)
+
+    def _enclose(self, part: Part, box: Tensor, unit: Tensor) -> None:
+        """The lines of a layer: those of some units on some boxes from their bounds, the pieces of all others."""
+        units, here = self.units, self.sides[:, :, part.place]
+        lines = units.decided(here, part.place)
+        if len(box):
+            lines[:, box, unit] = units.lines(part, unit, here[:, box, unit])
+        self.slopes[:, :, part.place] = torch.stack([lines[0], -lines[2]])
+        if part.free is not None:
+            fixed = torch.stack([part.slope, part.intercept - part.toll, part.slope, part.intercept + part.toll])
+            lines = fixed.unsqueeze(1).repeat(1, lines.shape[1], 1).index_copy_(2, part.free, lines)
+        self._lines[part.node.name] = lines.transpose(0, 1).contiguous()

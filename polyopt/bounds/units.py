@@ -64,7 +64,8 @@ class Units:
     decide, on all of the batch alike, are fixed; without them all units are free. ``kept`` (n,) are the free ones.
 
     ``breakpoints`` (k, n), ``slopes`` and ``intercepts`` (k + 1, n) are their pieces; where a unit has fewer than
-    another its last breakpoints are infinite, and so are all of units that are not piecewise linear.
+    another its last breakpoints are infinite, and so are all of units that are not piecewise linear. They are
+    ``simple`` where each is continuous and has one breakpoint, or is smooth.
     """
 
     def __init__(self, net: Network, backward: Backward, sides: Tensor | None = None):
@@ -91,6 +92,10 @@ class Units:
         lines = [torch.where(fixed, part.gather(0, piece[None])[0], 0.0) for part in whole[1:]]
         paid = torch.where(fixed & ((lines[0] != 0) | (lines[1] != 0)), toll + lines[0].abs() * before, 0.0)
         self.parts = list(_parts(net, fixed, (*lines, paid)))
+        fees = self.toll + self.slopes.abs() * self.before
+        fees = torch.where((self.slopes == 0) & (self.intercepts == 0), 0.0, fees)
+        self._own = torch.stack([self.slopes, self.intercepts - fees, self.slopes, self.intercepts + fees])
+        self.simple, self._bent = _continuous(self.breakpoints, self.slopes, self.intercepts)
 
     def upto(self, count: int) -> Units:
         """The units of the first layers that have so many."""
@@ -99,7 +104,7 @@ class Units:
         some = copy.copy(self)
         some.parts = list(itertools.takewhile(lambda part: part.place.stop <= count, self.parts))
         some.kept, some.toll, some.before = (each[:count] for each in (self.kept, self.toll, self.before))
-        some._steepest = self._steepest[:count]
+        some._steepest, some._own = self._steepest[:count], self._own[:, :, :count]
         some.breakpoints, some.slopes, some.intercepts = (
             table[:, :count] for table in (self.breakpoints, self.slopes, self.intercepts)
         )
@@ -118,14 +123,6 @@ class Units:
         return next(part for part in self.parts if part.place.start <= unit < part.place.stop)
 
     @property
-    def simple(self) -> bool:
-        """Whether each unit is continuous and has one breakpoint, or is smooth."""
-        if len(self.breakpoints) != 1:
-            return False
-        ends = torch.where(self.breakpoints.isinf(), 0.0, self.slopes * self.breakpoints) + self.intercepts
-        return bool(torch.isclose(ends[0], ends[1]).all())
-
-    @property
     def smooth(self) -> list[Part]:
         """The layers that are not piecewise linear."""
         return [part for part in self.parts if not isinstance(part.node.layer, PiecewiseLinear)]
@@ -138,9 +135,7 @@ class Units:
 
     def corners(self, sides: Tensor, place: slice = slice(None)) -> Corners:
         """The corners between the bounds ``sides`` (2, batch, n); smooth units have one, and one slope, `relax`'s."""
-        low, high = sides
-        tables = (table[:, place].unsqueeze(1) for table in (self.breakpoints, self.slopes, self.intercepts))
-        corners = _corners(*tables, low, -high)
+        corners = self._corners(sides, place)
         for lines, units in self._curves(sides, place):
             corners.points[:, :, units] = 0.0
             corners.heights[:, :, :, units] = torch.stack([lines.lower_intercept, -lines.upper_intercept]).unsqueeze(1)
@@ -150,12 +145,43 @@ class Units:
 
     def relaxed(self, sides: Tensor, place: slice = slice(None)) -> Tensor:
         """The slopes (2, batch, n) of `relax`'s lines below f and below -f."""
-        tables = (table[:, place] for table in (self.breakpoints, self.slopes, self.intercepts))
-        lines = piecewise_lines(*tables, self._steepest[place], sides[0], -sides[1])
-        slopes = torch.stack([lines.lower_slope, -lines.upper_slope])
+        slopes = self._relaxed(sides, place)
         for lines, units in self._curves(sides, place):
             slopes[:, :, units] = torch.stack([lines.lower_slope, -lines.upper_slope])
         return slopes
+
+    def decided(self, sides: Tensor, place: slice) -> Tensor:
+        """A `Relaxation` (4, batch, n) of piecewise-linear units that keep to one piece, which pays for rounding."""
+        high, own = -sides[1], self._own[:, :, place].unsqueeze(2)
+        lines = own[:, 0].expand(-1, *high.shape).contiguous()
+        for k, breakpoint in enumerate(self.breakpoints[:, place]):
+            lines = torch.where(high > breakpoint, own[:, k + 1], lines)
+        return lines
+
+    def lines(self, part: Part, units: Tensor, sides: Tensor) -> Tensor:
+        """A `Relaxation` (4, t) of free units (t,) of a layer with bounds ``sides`` (2, t), which pays for rounding."""
+        place, sides = part.place.start + units, sides.unsqueeze(1)
+        if isinstance(part.node.layer, PiecewiseLinear):
+            corners, slopes = self._corners(sides, place), self._relaxed(sides, place)
+            intercepts = (corners.heights - slopes.unsqueeze(1) * corners.points).amin(1)
+        else:
+            lines = relax(part.node, sides[0], -sides[1])
+            slopes = torch.stack([lines.lower_slope, -lines.upper_slope])
+            intercepts = torch.stack([lines.lower_intercept, -lines.upper_intercept])
+        intercepts = intercepts - (self.toll[place] + slopes.abs() * self.before[place])
+        return torch.cat([slopes[0], intercepts[0], -slopes[1], -intercepts[1]])
+
+    def _corners(self, sides: Tensor, place: slice | Tensor) -> Corners:
+        tables = (table[:, place].unsqueeze(1) for table in (self.breakpoints, self.slopes, self.intercepts))
+        return (_bent_corners if self._bent else _corners)(*tables, sides[0], -sides[1])
+
+    def _relaxed(self, sides: Tensor, place: slice | Tensor) -> Tensor:
+        tables = [table[:, place] for table in (self.breakpoints, self.slopes, self.intercepts)]
+        if self._bent:
+            bend = _bend(*(table.unsqueeze(1) for table in tables), sides[0], -sides[1])
+            return torch.stack([bend.sided(bend.turned, bend.chord), -bend.sided(bend.chord, bend.turned)])
+        lines = piecewise_lines(*tables, self._steepest[place], sides[0], -sides[1])
+        return torch.stack([lines.lower_slope, -lines.upper_slope])
 
     def _curves(self, sides: Tensor, place: slice):
         """The relaxations of the smooth layers within ``place``, and where their units are in ``sides``."""
@@ -192,6 +218,51 @@ def _padded(table: Pieces, count: int) -> Pieces:
         np.pad(table.slopes, ((0, missing), (0, 0)), mode="edge"),
         np.pad(table.intercepts, ((0, missing), (0, 0)), mode="edge"),
     )
+
+
+def _continuous(breakpoints: Tensor, slopes: Tensor, intercepts: Tensor) -> tuple[bool, bool]:
+    """Whether each unit has one breakpoint and is continuous there up to rounding, and whether it is so exactly."""
+    if len(breakpoints) != 1:
+        return False, False
+    ends = torch.where(breakpoints.isinf(), 0.0, slopes * breakpoints) + intercepts
+    return bool(torch.isclose(ends[0], ends[1]).all()), bool((ends[0] == ends[1]).all())
+
+
+class _Bend(NamedTuple):
+    """Units with one breakpoint: the values (3, batch, n) at the lower bound, the breakpoint and the upper bound.
+
+    ``points`` are these; ``chord`` and ``turned`` (batch, n) are the slopes of the chord, and of that piece beyond
+    which the line through the breakpoint leaves the least; both are the piece's own where there is only one.
+    """
+
+    points: Tensor
+    values: Tensor
+    undecided: Tensor
+    convex: Tensor
+    chord: Tensor
+    turned: Tensor
+
+    def sided(self, convex: Tensor, concave: Tensor) -> Tensor:
+        """The one for convex units, the other for concave ones."""
+        return torch.where(self.convex, convex, concave)
+
+
+def _bend(breakpoints: Tensor, slopes: Tensor, intercepts: Tensor, lower: Tensor, upper: Tensor) -> _Bend:
+    (at,) = breakpoints
+    points = torch.stack([lower, torch.clamp(at, lower, upper), upper])
+    values = torch.where(points > at, slopes[1] * points + intercepts[1], slopes[0] * points + intercepts[0])
+    undecided, turned = (lower < at) & (at < upper), torch.where(lower + upper > 2.0 * at, slopes[1], slopes[0])
+    chord = (values[2] - values[0]) / (upper - lower)
+    chord = torch.where(undecided, chord.clamp(slopes.amin(0), slopes.amax(0)), turned)
+    return _Bend(points, values, undecided, slopes[0] <= slopes[1], chord, turned)
+
+
+def _bent_corners(breakpoints: Tensor, slopes: Tensor, intercepts: Tensor, lower: Tensor, upper: Tensor) -> Corners:
+    bend = _bend(breakpoints, slopes, intercepts, lower, upper)
+    first, last = (torch.where(bend.undecided, slope, bend.turned) for slope in slopes)
+    least = torch.stack([bend.sided(first, bend.chord), -bend.sided(bend.chord, first)])
+    greatest = torch.stack([bend.sided(last, bend.chord), -bend.sided(bend.chord, last)])
+    return Corners(bend.points, torch.stack([bend.values, -bend.values]), least, greatest)
 
 
 def _corners(breakpoints: Tensor, slopes: Tensor, intercepts: Tensor, lower: Tensor, upper: Tensor) -> Corners:

@@ -145,7 +145,7 @@ class Branching:
             "upper": question.upper[targets],
             "sides": self.sides[targets][:, :, self.units.kept],
         }
-        self._take(values, self.halves, steps)
+        self._take(values, self.halves, steps, anew=False)
 
     def step(self) -> None:
         """Split the domains of least bound, and bound their parts; an exception leaves them on the list."""
@@ -191,11 +191,11 @@ class Branching:
                     values = halve_inputs(values) if halves else split_units(values, level)
                 self._take(values, halves, UNIT_STEPS)
 
-    def _take(self, values: Values, halves: bool, steps: int) -> None:
-        """Bound domains, and put on the list what is still open and no linear program."""
+    def _take(self, values: Values, halves: bool, steps: int, anew: bool = True) -> None:
+        """Bound domains, their units ``anew`` too, and put on the list what is still open and no linear program."""
         self.branches += len(values["bound"])
         if halves:
-            values = self._open(halved(self.question, self.reduced, values))
+            values = self._open(halved(self.question, self.reduced, values, anew))
             few = (values["undecided"] <= self.question.dimension) & self.question.splittable
             self.receive(those(values, ~few))
             values = apart(those(values, few))

@@ -33,13 +33,13 @@ class _Pairs(NamedTuple):
     weights: Tensor
 
 
-def halved(question: Question, reduced: Reduced, values: Values) -> Values:
-    """Boxes with the sides of what they are part of, refined, and bounded by the rows of all their targets.
+def halved(question: Question, reduced: Reduced, values: Values, anew: bool) -> Values:
+    """Boxes with the sides of what they are part of, refined if ``anew``, bounded by the rows of all their targets.
 
     ``alive`` (batch, k) says which targets a box is still open for; points of the boxes of least bound are offered.
     """
     units, boxes, alive = reduced.units, Boxes(values["lower"], values["upper"]), values["alive"]
-    refined = Refinement(question.backward, units, boxes, values["sides"].transpose(0, 1))
+    refined = Refinement(question.backward, units, boxes, values["sides"].transpose(0, 1), anew)
     domain, target = alive.nonzero().T
     found = _rows(question, refined, domain, target)
     if question.constrained and "weights" in values:  # of the constraints' rows, which go on from the parent's

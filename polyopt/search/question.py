@@ -32,6 +32,7 @@ from polyopt.network import Network
 from polyopt.regions import Box
 from polyopt.search.deadline import Timed
 
+TOGETHER = 2**11  # points evaluated at a time, whose values stay in the cache
 TRIED = 8  # points with margins that are not positive, whose replay is asked for at a time
 
 
@@ -146,7 +147,8 @@ class Question:
         positive are counterexamples.
         """
         points, targets = self.placed(points, targets), torch.as_tensor(targets).cpu().numpy()
-        margins = (self._rows[targets] @ self.net(points)[:, :, None])[:, :, 0] - self._limits[targets]
+        outputs = np.concatenate([self.net(points[i : i + TOGETHER]) for i in range(0, len(points), TOGETHER)])
+        margins = (self._rows[targets] @ outputs[:, :, None])[:, :, 0] - self._limits[targets]
         margins = margins[:, 0] if self.constrained else margins.max(1)
         order = np.argsort(margins)
         best = order[0]

@@ -26,7 +26,7 @@ from polyopt.search.descent import descend, survey
 from polyopt.search.question import Question
 
 ROOT_STEPS = 20  # of ascent
-SEARCHES = ((8, descend), (500, survey))  # for good points all over, once so many halved boxes make it worthwhile
+SEARCHES = ((64, descend), (500, survey))  # for good points all over, once so many halved boxes make it worthwhile
 COMPARED = 0.5  # seconds that each way of branching is tried where there is a choice
 ROUNDS = 12  # of tightening, at most
 WORTHWHILE = 0.02  # a round of tightening that shortens the units' ranges by less than this share is the last

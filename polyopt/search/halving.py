@@ -2,7 +2,8 @@
 
 Each row's linear bound clips the box (`polyopt.bounds.refine`). Where that leaves a pair of a box and a target open,
 some steps of ascent follow (`polyopt.bounds.lagrangian`), on slopes and weights alone: without splits of units there is
-no price worth its time. What is left of a box is the hull of what is left for its targets.
+no price worth its time. Slopes go on from what a step has made of them on the box that was halved, for the target whose
+bound was least there. What is left of a box is the hull of what is left for its targets.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ from polyopt.search.domains import Values, those
 from polyopt.search.question import Question
 from polyopt.search.splits import LEVELS, clipped, foremost, smear
 
-STEPS = 3  # of ascent
+STEPS = 2  # of ascent
 
 
 class _Pairs(NamedTuple):
-    """Of pairs of a box and a target: bounds (p,), slopes and what is left of the boxes (p, n_in), weights (p, r)."""
+    """Of pairs of a box and a target: bounds (p,), slopes and what is left of the boxes (p, n_in), weights (p, r).
+
+    ``lines`` (p, 2, n) are the slopes of the lines around the units.
+    """
 
     bound: Tensor
     slope: Tensor
     lower: Tensor
     upper: Tensor
     weights: Tensor
+    lines: Tensor
 
 
 def halved(question: Question, reduced: Reduced, values: Values, anew: bool) -> Values:
@@ -41,7 +46,8 @@ def halved(question: Question, reduced: Reduced, values: Values, anew: bool) -> 
     units, boxes, alive = reduced.units, Boxes(values["lower"], values["upper"]), values["alive"]
     refined = Refinement(question.backward, units, boxes, values["sides"].transpose(0, 1), anew)
     domain, target = alive.nonzero().T
-    found = _rows(question, refined, domain, target)
+    lines = values["slopes"] if "slopes" in values else refined.slopes.transpose(0, 1).float()
+    found = _rows(question, refined, domain, target, lines)
     if question.constrained and "weights" in values:  # of the constraints' rows, which go on from the parent's
         found = found._replace(weights=values["weights"][domain])
     found = _sharpened(question, reduced, refined, domain, target, found)
@@ -69,7 +75,7 @@ def halved(question: Question, reduced: Reduced, values: Values, anew: bool) -> 
         "lower": torch.where(open_, lower, boxes.lower),
         "upper": torch.where(open_, upper, boxes.upper),
         "sides": refined.sides.transpose(0, 1),
-        "slopes": refined.slopes.transpose(0, 1).float(),
+        "slopes": found.lines[of_worst],
         "prices": torch.zeros_like(values["sides"][:, 0], dtype=torch.float32),
         "weights": found.weights[of_worst],
         "undecided": units.undecided(refined.sides).sum(1),
@@ -87,8 +93,11 @@ def apart(values: Values) -> Values:
     return values | {"target": target, "alive": torch.zeros_like(values["alive"]).scatter(1, target[:, None], True)}
 
 
-def _rows(question: Question, refined: Refinement, domain: Tensor, target: Tensor) -> _Pairs:
-    """Bounds on pairs of a box and a target (p,), by the best of the target's rows; every row clips the box."""
+def _rows(question: Question, refined: Refinement, domain: Tensor, target: Tensor, lines: Tensor) -> _Pairs:
+    """Bounds on pairs of a box and a target (p,), by the best of the target's rows; every row clips the box.
+
+    ``lines`` (batch, 2, n) are slopes to go on from.
+    """
     count = question.rows.shape[1]
     rows, limits = question.rows[target].reshape(-1, 1, question.rows.shape[2]), question.limits[target].reshape(-1, 1)
     bounds, slopes = refined.bound({question.output: rows}, -limits, domain.repeat_interleave(count))
@@ -98,7 +107,8 @@ def _rows(question: Question, refined: Refinement, domain: Tensor, target: Tenso
         lower, upper = clipped(lower, upper, slopes[:, r], (cutoff - bounds[:, r]).clamp(min=0.0))
     best, row = question.strongest(bounds)
     slope = slopes[torch.arange(len(row), device=row.device), row]
-    return _Pairs(best, slope, lower, upper, torch.nn.functional.one_hot(row, count).to(best.dtype))
+    weights = torch.nn.functional.one_hot(row, count).to(best.dtype)
+    return _Pairs(best, slope, lower, upper, weights, lines[domain])
 
 
 def _sharpened(
@@ -110,12 +120,13 @@ def _sharpened(
         return pairs
     domain, target = domain[left], target[left]
     mixture, boxes = question.mixture(target, pairs.weights[left]), refined.boxes.take(domain)
-    sides, slopes = refined.sides[:, domain], refined.slopes[:, domain]
+    sides, slopes = refined.sides[:, domain], pairs.lines[left].transpose(0, 1)
     options = {"mixture": mixture, "start": (slopes, torch.zeros_like(slopes[0])), "priced": False}
     found = ascend(question.backward, reduced, sides, boxes, STEPS, **options)
     room = (question.cutoff - found.bound).clamp(min=0.0)
     lower, upper = clipped(pairs.lower[left], pairs.upper[left], found.slope, room)
-    news = (torch.maximum(found.bound, pairs.bound[left]), found.slope, lower, upper, found.weights)
+    lines = found.multipliers[0].transpose(0, 1).float()
+    news = (torch.maximum(found.bound, pairs.bound[left]), found.slope, lower, upper, found.weights, lines)
     return _Pairs(*(old.index_copy(0, left, new) for old, new in zip(pairs, news, strict=True)))
 
 

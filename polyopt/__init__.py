@@ -40,6 +40,7 @@ _HOME = {
     "VPolytope": "polyopt.regions",
     "Verdict": "polyopt.verification.verdict",
     "Zonotope": "polyopt.regions",
+    "add_cells": "polyopt.surrogate.cells",
     "add_network": "polyopt.embed",
     "add_surrogate": "polyopt.surrogate.add",
     "affine_on": "polyopt.verification.affinity",

@@ -55,6 +55,7 @@ from polyopt.scenarios import solve_many as solve_many
 from polyopt.search.optimize import Optimum as Optimum
 from polyopt.search.optimize import optimize as optimize
 from polyopt.surrogate.add import add_surrogate as add_surrogate
+from polyopt.surrogate.cells import add_cells as add_cells
 from polyopt.surrogate.ensemble import ensemble as ensemble
 from polyopt.surrogate.ensemble import fit_ensemble as fit_ensemble
 from polyopt.surrogate.fit import fit_surrogate as fit_surrogate

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyomo.environ as pyo
-from common.rivals import Polyopt, Scip, rivals
-from model import Week, build
+from common.rivals import Polyopt, Scip
+from model import build
+from week import Week
 
 import polyopt as po
 from polyopt.program import to_program
 
 OURS = Polyopt.name
-WITH_LEVELS = ", level bounds"
+WITHOUT, PAIRS, WITH = ", no cells", ", pairs", ", cells"
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,28 @@ class Measurement:
         return abs(self.objective - self.bound) / max(1.0, abs(self.objective))
 
 
-def contenders(with_rivals: bool) -> dict[str, tuple]:
-    """By name: what makes one, and whether it gets level bounds: polyopt does, its rivals run without and with them."""
-    found = {OURS: (lambda: Polyopt(tighten="lp"), True)}
-    for rival in rivals() if with_rivals else []:
-        found[rival.name] = (rival, False)
-        found[rival.name + WITH_LEVELS] = (rival, True)
+def contenders(products: int, others: list) -> dict[str, tuple]:
+    """By name: what makes one, and of how many products it gets cells.
+
+    polyopt has cells that are price vectors; for comparison, cells of two products and none, with bounds tightened by
+    LP instead. Its rivals run without cells, and with polyopt's.
+    """
+    found = {OURS: (Polyopt, products)}
+    if products > 2:
+        found[OURS + PAIRS] = (Polyopt, 2)
+    if others:
+        found[OURS + WITHOUT] = (lambda: Polyopt(tighten="lp"), 0)
+    for rival in others:
+        found[rival.name] = (rival, 0)
+        found[rival.name + WITH] = (rival, products)
     return found
 
 
 def measure(case: str, seed: int, name: str, entry: tuple, week: Week, net: po.Network, limit: float):
     """The model with its solution, where the contender loads it, and the measurement."""
-    make, levels = entry
+    make, held = entry
     contender, begin = make(), time.process_time()
-    m = build(week, net, contender, levels)
+    m = build(week, net, contender, held)
     seconds = time.process_time() - begin
     rows = None if isinstance(contender, Scip) else to_program(m).matrix.shape[0]
     found = contender.solve(m, limit)

@@ -9,7 +9,7 @@ import numpy as np
 from common.report import save
 from market import Law
 from measure import Plan
-from model import Week
+from week import Week
 
 import polyopt as po
 

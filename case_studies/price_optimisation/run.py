@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from common.report import folder, markdown, parser, write
+from common.rivals import rivals
 from market import Law, learn
 from measure import OURS, Measurement, Plan, contenders, measure
-from model import WASTE, Week
 from picture import draw
 from table import Table, solve_table
+from week import WASTE, Week
 
 import polyopt as po
 
@@ -142,12 +143,14 @@ def main() -> None:
     (out / "results").mkdir(exist_ok=True)
     cases, hidden = (SMALL, (12, 12)) if options.small else (CASES, HIDDEN)
     seeds = range(options.seed, options.seed + (1 if options.small else options.seeds))
-    entries, instances, found, bad = contenders(not options.small), [], [], []
-    with tqdm(total=len(cases) * len(seeds) * len(entries)) as bar:
+    others = [] if options.small else rivals()
+    entries = {case: contenders(case[0], others) for case in cases}
+    instances, found, bad = [], [], []
+    with tqdm(total=len(seeds) * sum(map(len, entries.values()))) as bar:
         for seed in seeds:
             for case in cases:
                 picture = out / "prices.png" if case == cases[min(1, len(cases) - 1)] and seed == seeds[0] else None
-                instance, checked, some = study(case, seed, hidden, entries, options.limit, picture, bar)
+                instance, checked, some = study(case, seed, hidden, entries[case], options.limit, picture, bar)
                 instances.append(instance)
                 found += some
                 bad += contradictions(checked, some)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from model import STEP, WASTE, Week
 from scipy.optimize import Bounds, LinearConstraint, milp
+from week import STEP, WASTE, Week
 
 import polyopt as po
 

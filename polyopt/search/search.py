@@ -12,24 +12,32 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from polyopt.bounds.alpha import Ascents, ascended
 from polyopt.bounds.climb import Reduced
-from polyopt.bounds.lagrangian import Mixture, ascend
+from polyopt.bounds.lagrangian import LATER, Mixture, Multipliers, ascend
 from polyopt.bounds.refine import Boxes
 from polyopt.search.branching import Branching, ways
 from polyopt.search.cutoff import below, tightened
 from polyopt.search.descent import descend, survey
 from polyopt.search.question import Question
 
-ROOT_STEPS = 20  # of ascent
+ROOT_STEPS, LATER_STEPS = 20, 8  # of ascent, the first and those that go on from it
 SEARCHES = ((64, descend), (500, survey))  # for good points all over, once so many halved boxes make it worthwhile
 COMPARED = 0.5  # seconds that each way of branching is tried where there is a choice
 ROUNDS = 12  # of tightening, at most
 WORTHWHILE = 0.02  # a round of tightening that shortens the units' ranges by less than this share is the last
+
+
+class _Before(NamedTuple):
+    """What an ascent ended with."""
+
+    mixture: Mixture
+    multipliers: Multipliers
 
 
 class Search:
@@ -135,27 +143,31 @@ class Search:
     def _left(self) -> Tensor:
         return (self._bounds <= self.question.cutoff).nonzero()[:, 0]
 
-    def _ascend(self, targets: Tensor, sides: Tensor) -> Mixture:
-        """Bounds on the margins of some targets, whose units have ``sides`` (k, 2, n); the weights of their rows."""
+    def _ascend(self, targets: Tensor, sides: Tensor, before: _Before | None = None) -> _Before:
+        """Bounds on the margins of some targets, whose units have ``sides`` (k, 2, n), from where one ended before."""
         question = self.question
-        mixture = question.mixture(targets)
         boxes, sides = Boxes(question.lower[targets], question.upper[targets]), sides.transpose(0, 1)
-        found = ascend(question.backward, self._reduced, sides, boxes, ROOT_STEPS, mixture=mixture, priced=False)
+        mixture, start, steps, pace = question.mixture(targets), None, ROOT_STEPS, 1.0
+        if before is not None:
+            mixture, start, steps, pace = *before, LATER_STEPS, LATER
+        options = {"mixture": mixture, "start": start, "pace": pace, "priced": False}
+        found = ascend(question.backward, self._reduced, sides, boxes, steps, **options)
         self._bounds[targets] = torch.maximum(self._bounds[targets], found.bound)
         question.offer(found.point, targets)
-        return mixture.weighted(found.weights)
+        return _Before(mixture.weighted(found.weights), found.multipliers)
 
     def _tighten(self, target: int, sides: Tensor) -> Iterator[None]:
         """Rounds of tightening the undecided units of a target, in place, while they are worthwhile."""
         question = self.question
         boxes, this = Boxes(question.lower[target, None], question.upper[target, None]), torch.tensor([target])
+        ended = None
         for _ in range(ROUNDS):
-            mixture = self._ascend(this, sides[target, None])
+            ended = self._ascend(this, sides[target, None], ended)
             yield
             if self._bounds[target] > question.cutoff:
                 return
             before, self._tightened = sides[target].clone(), True
-            limits = below(question, mixture, self._bounds[this], boxes)
+            limits = below(question, ended.mixture, self._bounds[this], boxes)
             sides[target] = tightened(question, self._reduced, before.unsqueeze(1), limits)[:, 0]
             lengths, shorter = -before.sum(0), -sides[target].sum(0)
             if (shorter < 0).any():  # no point is below the cutoff

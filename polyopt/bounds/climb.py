@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from polyopt.affine import AffineMap
+from polyopt.bounds.turning import lines_of
 from polyopt.bounds.units import Units
 from polyopt.network import INPUT
 
@@ -179,22 +180,11 @@ class Climb:
         self.layers = [layer for layer in reduced.layers if layer.place.stop <= count]
         self.sides = self._each(sides)
         self._first, self._offset = ({}, None) if begin is None else self._begin(*begin)
-        units = reduced.near
-        corners = units.corners(sides, slice(0, count))
-        self.least, self.greatest = corners.least, corners.greatest
-        self.pivot = None
-        if units.simple:
-            # a line that may turn does so about the breakpoint
-            convex = (units.slopes[0] <= units.slopes[1])[:count]
-            which = torch.stack([convex, ~convex]).unsqueeze(1)
-            self.pivot = self._each(torch.where(which, corners.points[1], corners.points[0]))
-            self.height = self._each(torch.where(which, corners.heights[:, 1], corners.heights[:, 0]))
-        else:
-            self.points, self.heights = corners.points, corners.heights
+        self.lines = lines_of(reduced.near, sides, self._each)
 
-    def _each(self, values: Tensor) -> Tensor:
-        """What domains have (2, domains, n), for each of the batch."""
-        return values if self._of is None else values.index_select(1, self._of)
+    def _each(self, values: Tensor, dim: int = 1) -> Tensor:
+        """What domains have, along a dimension, for each of the batch."""
+        return values if self._of is None else values.index_select(dim, self._of)
 
     def run(self, count: int, lengths: Steps, growth: float, slopes, prices, share, weights, scale, stop) -> None:
         """So many steps, in place. ``share`` times ``scale`` (batch,) is what ``weights`` are multiplied by.
@@ -203,42 +193,41 @@ class Climb:
         Prices change by shares of what the first pass leaves on their layers, and of ``growth`` times the domain's
         greatest price: on empty domains, which the bound should close, they have to grow without end.
         """
+        lines, slopes = self.lines, self.lines.turned(slopes)
         climbs = {
             name: Adam(values, length)
             for name, values, length in zip(Steps._fields, (slopes, prices, share, weights), lengths, strict=True)
             if length and values.numel()
         }
-        unit = None
+        unit, priced = None, "prices" in climbs or bool(prices.any())
         for _ in range(count):
-            gradients, means, values = self._gradients(slopes, prices, share, weights, scale)
+            gradients, means, values = self._gradients(slopes, prices, share, weights, scale, priced)
             if stop is not None and stop(values):
                 return
             if self._of is not None:
-                gradients["slopes"] = torch.zeros_like(slopes).index_add_(1, self._of, gradients["slopes"])
+                total = torch.zeros_like(slopes)
+                gradients["slopes"] = total.index_add_(slopes.dim() - 2, self._of, gradients["slopes"])
             unit = means if unit is None else unit
-            before = prices.clone()
             for name, climb in climbs.items():
-                of_prices = name == "prices"
-                climb.step(gradients[name], unit + growth * prices.abs().amax(1, keepdim=True) if of_prices else 1.0)
-            torch.minimum(torch.maximum(slopes, self.least, out=slopes), self.greatest, out=slopes)
-            prices.mul_(prices * before >= 0)  # the price of one side stops at zero before the other has one
+                if name == "prices":
+                    before = prices.clone()
+                    climb.step(gradients[name], unit + growth * prices.abs().amax(1, keepdim=True))
+                    prices.mul_(prices * before >= 0)  # the price of one side stops at zero before the other has one
+                else:
+                    climb.step(gradients[name])
+            torch.minimum(torch.maximum(slopes, lines.least, out=slopes), lines.greatest, out=slopes)
             share.clamp_(min=0.0)
             if "weights" in climbs:
                 weights.copy_(projected(weights, self.constrained))
 
-    def _gradients(self, slopes, prices, share, weights, scale):
+    def _gradients(self, slopes, prices, share, weights, scale, priced: bool):
+        """The gradients by name, the mean sizes of the rows that prices add to, and the bounds (batch,)."""
         carried, kept = dict(self._first), []
         if self.rows is not None:
             row = ((share * scale).unsqueeze(1) * weights).unsqueeze(1) @ self.rows
             for name, term in self.reduced.output.items():
                 _add(carried, name, _onto(row[:, 0], term))
-        if self.pivot is None:
-            where = (self.heights - slopes.unsqueeze(1) * self.points).argmin(1)
-            pivot = self._each(self.points.expand_as(self.heights[0]).gather(0, where))
-            height = self._each(self.heights.gather(1, where.unsqueeze(1))[:, 0])
-        else:
-            pivot, height = self.pivot, self.height
-        slopes = self._each(slopes)
+        taken = self.lines.taken(slopes)
         means = []
         for layer in reversed(self.layers):
             rows = carried.pop(layer.name, None)
@@ -246,35 +235,30 @@ class Climb:
                 rows = prices.new_zeros(len(prices), len(layer.offset))
             number = layer.place.stop - layer.place.start
             free, linear = rows[:, :number], rows[:, number:]
-            below, weight = free > 0, free.abs()
-            slope = torch.where(below, *slopes[:, :, layer.place])
-            inner = (weight * slope).add_(prices[:, layer.place])
-            means.append(inner.abs().mean(1, keepdim=True).expand_as(inner) if number else inner)
-            kept.append((below, weight, slope))
+            inner, of_rows = self.lines.back(taken, free, layer.place)
+            kept.append(of_rows)
+            if priced:
+                inner += prices[:, layer.place]
+                means.append(inner.abs().mean(1, keepdim=True).expand_as(inner) if number else inner)
             if linear.shape[1]:
                 inner = torch.cat([inner, linear * layer.slope], 1)
             for name, term in layer.terms.items():
                 _add(carried, name, _onto(inner, term))
         x = self.minimum(carried[INPUT])
-        h, gradient = {INPUT: x}, {"slopes": torch.empty_like(slopes), "prices": torch.empty_like(prices)}
-        for layer, (below, weight, slope) in zip(self.layers, reversed(kept), strict=True):
+        h, gradient, places = {INPUT: x}, {"slopes": prices.new_empty(*slopes.shape[:-2], *prices.shape)}, []
+        for layer, of_rows in zip(self.layers, reversed(kept), strict=True):
             a = _value(h, layer.terms, layer.offset)
             number = layer.place.stop - layer.place.start
             free, linear = a[:, :number], a[:, number:]
-            turn = torch.where(below, *pivot[:, :, layer.place])
-            turned = free - turn
-            on = weight * turned
-            gradient["slopes"][0, :, layer.place] = on * below
-            gradient["slopes"][1, :, layer.place] = on * ~below
-            gradient["prices"][:, layer.place] = free
-            line = slope * turned + torch.where(below, *height[:, :, layer.place])
-            value = torch.where(below, line, -line)
+            value = self.lines.forth(taken, of_rows, free, layer.place, gradient["slopes"])
+            places.append(free)
             h[layer.name] = torch.cat([value, linear * layer.slope + layer.intercept], 1) if linear.shape[1] else value
-        low, high = self.sides[0], -self.sides[1]
-        a = gradient["prices"]
-        nearest = torch.where(prices > 0, high, torch.where(prices < 0, low, a.clamp(low, high)))
-        gradient["prices"] = a - nearest
-        value = (prices * gradient["prices"]).sum(1)
+        value = share.new_zeros(len(share))
+        if priced:
+            low, high, a = self.sides[0], -self.sides[1], torch.cat(places, 1)
+            nearest = torch.where(prices > 0, high, torch.where(prices < 0, low, a.clamp(low, high)))
+            gradient["prices"] = a - nearest
+            value = (prices * gradient["prices"]).sum(1)
         if self._offset is not None:
             value += sum(((rows * h[name]).sum(1) for name, rows in self._first.items()), self._offset)
         if self.rows is not None:

@@ -96,12 +96,13 @@ def add_network(
     if not copies:
         return {}
     maps, added = Maps.of(net), {}
+    implied = isinstance(bounds, str) and isinstance(region, Box | None)
     try:
         with PauseGC():  # collecting amid so many new objects, none of them garbage, costs a third of the time
             for copy, own in zip(copies, bounds_of(copies, net, bounds, region), strict=True):
                 added[copy.index] = copy, set(copy.block.component_map())
                 with naming(copy.index):
-                    _embed(copy, net, maps, chosen, own, simplices, tighten, region)
+                    _embed(copy, net, maps, chosen, own, simplices, tighten, region, implied)
     except ValueError:
         for copy, before in added.values():
             _strip(copy.block, before)
@@ -110,7 +111,9 @@ def add_network(
     return outputs if isinstance(block, IndexedBlock) else outputs[None]
 
 
-def _embed(copy: Copy, net: Network, maps: Maps, chosen: list, bounds: Bounds, simplices, tighten, region) -> None:
+def _embed(
+    copy: Copy, net: Network, maps: Maps, chosen: list, bounds: Bounds, simplices, tighten, region, implied: bool
+) -> None:
     """Write one network on its block."""
     block, ranges = copy.block, copy.ranges
     simplices = _checked_simplices(simplices, copy.inputs, ranges)
@@ -129,7 +132,7 @@ def _embed(copy: Copy, net: Network, maps: Maps, chosen: list, bounds: Bounds, s
         parts, bounds, affine = add_layers(block, net, maps, columns, chosen, bounds, tighten)
         ends = (bounds.output.lower, bounds.output.upper)
         outputs = add_affine(block, "output", range(net.output_size), *affine, *ends)
-    block.embedding = Embedding(net, copy.inputs, columns, outputs, bounds, chosen, parts, region)
+    block.embedding = Embedding(net, copy.inputs, columns, outputs, bounds, chosen, parts, region, implied)
 
 
 def rewrite(block: BlockData, bounds: Bounds) -> None:
@@ -158,7 +161,7 @@ def rewrite(block: BlockData, bounds: Bounds) -> None:
     for variable, low, high in ends:
         variable.setlb(low if variable.lb is None else max(variable.lb, low))
         variable.setub(high if variable.ub is None else min(variable.ub, high))
-    block.embedding = replace(held, bounds=bounds, parts=parts)
+    block.embedding = replace(held, bounds=bounds, parts=parts, implied=False)
 
 
 def _strip(block: BlockData, before: set[str]) -> None:

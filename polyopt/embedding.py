@@ -23,6 +23,7 @@ class Part:
     block: object
     formulation: object
     linear: np.ndarray  # numbers of the units that are affine equations
+    ends: tuple[np.ndarray, np.ndarray]  # between which these lie
     constant: np.ndarray
     unstable: np.ndarray
     layer: Layer | None  # what the formulation was given, None where no unit is unstable
@@ -56,6 +57,7 @@ class Embedding:
     chosen: list[Formulation]  # of each activation layer, before an automatic choice
     parts: list[Part]
     region: Region | None = None  # to which the inputs are restricted; any but a box by the rows of block.region
+    implied: bool = False  # whether the rows imply the bounds: those of intervals and of CROWN on a box
 
     @classmethod
     def of_outputs(cls, net: Network, inputs: list, variables: list, outputs: list, box: Box) -> Embedding:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from polyopt.cut_rounds import cut_rounds
 from polyopt.embedding import check_domains
+from polyopt.implied import without_implied
 from polyopt.program import Program, to_highs, to_program
 
 _Status = highspy.HighsModelStatus
@@ -92,6 +93,7 @@ def solve(
             variable.set_value(value, skip_validation=True)
     if (program.lower > program.upper).any():
         return Result("infeasible", None, None, math.inf, 0, time.perf_counter() - start)
+    program = without_implied(program, model)
     solver = to_highs(program)
     solver.setOptionValue("mip_rel_gap", float(gap))
     _set_threads(solver, threads)

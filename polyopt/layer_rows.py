@@ -106,7 +106,8 @@ def _add_activation(block, node: Node, formulation, pre: tuple, simplices) -> tu
     add_affine(block, "linear", none, layer.weight[none], none, layer.inputs, none, none)
     formulation = _resolved(formulation, layer)
     post = formulation.add(block, layer)
-    return Part(node, block, formulation, none, none, everything, layer, everything), Columns.of_variables(post)
+    part = Part(node, block, formulation, none, (none, none), none, everything, layer, everything)
+    return part, Columns.of_variables(post)
 
 
 def _add_piecewise_linear(block, node: Node, formulation, pre: tuple, simplices) -> tuple[Part, Columns]:
@@ -119,13 +120,14 @@ def _add_piecewise_linear(block, node: Node, formulation, pre: tuple, simplices)
     linear, constant = units[~crossed & (slope != 0)], units[~crossed & (slope == 0)]
     weight, bias = _scaled(layer.weight[linear], slope[linear]), (slope * layer.bias + intercept)[linear]
     lower, upper = layer.range()
-    variables = add_affine(block, "linear", linear, weight, bias, layer.inputs, lower[linear], upper[linear])
+    ends = lower[linear], upper[linear]
+    variables = add_affine(block, "linear", linear, weight, bias, layer.inputs, *ends)
     unstable = units[crossed]
     rest = layer.take(unstable) if len(unstable) else None
     if rest:
         formulation = _resolved(formulation, rest)
         variables += formulation.add(block, rest)
-    part = Part(node, block, formulation, linear, constant, unstable, rest, unstable)
+    part = Part(node, block, formulation, linear, ends, constant, unstable, rest, unstable)
     constants = np.zeros(node.size)
     constants[constant] = intercept[constant]
     return part, Columns(variables, np.concatenate([linear, unstable]), constants)
@@ -137,8 +139,8 @@ def _add_max(block, node: Node, formulation, pre: tuple, simplices) -> tuple[Par
     decided = np.array([len(group) == 1 for group in members])
     linear, unstable = np.flatnonzero(decided), np.flatnonzero(~decided)
     winners = np.array([members[i][0] for i in linear], dtype=int)
-    rows = (weight[winners], bias[winners], inputs, lower[winners], upper[winners])
-    variables = add_affine(block, "linear", linear, *rows)
+    ends = lower[winners], upper[winners]
+    variables = add_affine(block, "linear", linear, weight[winners], bias[winners], inputs, *ends)
     rest, rows = None, np.empty(0, int)
     if len(unstable):
         rows, places = np.unique(np.concatenate([members[i] for i in unstable]), return_inverse=True)
@@ -148,7 +150,7 @@ def _add_max(block, node: Node, formulation, pre: tuple, simplices) -> tuple[Par
         rest = MaxLayer(node.name, kind, rows, *some, groups, unstable, simplices=simplices)
         formulation = _resolved(formulation, rest)
         variables += formulation.add(block, rest)
-    part = Part(node, block, formulation, linear, np.empty(0, int), unstable, rest, rows)
+    part = Part(node, block, formulation, linear, ends, np.empty(0, int), unstable, rest, rows)
     return part, Columns(variables, np.concatenate([linear, unstable]), np.zeros(node.size))
 
 

@@ -29,6 +29,7 @@ from formulations import Rows
 from polyopt.cut_rounds import separable
 from polyopt.embedding import check_domains
 from polyopt.highs import Result, solve
+from polyopt.implied import without_implied
 from polyopt.processes import Processes
 from polyopt.program import Program, to_program
 
@@ -204,7 +205,7 @@ def _packed(model) -> tuple[list, bytes]:
     if separable(model):
         return program.variables, _pickled((model,))
     values = [variable.value for variable in program.variables]
-    return program.variables, pickle.dumps((replace(program, variables=[]), values))
+    return program.variables, pickle.dumps((replace(without_implied(program, model), variables=[]), values))
 
 
 def _pickled(model) -> bytes:

@@ -26,7 +26,7 @@ ROOMS = [
     ["verification", "training"],
     ["tighten", "scenarios"],
     ["highs", "gurobi"],
-    ["embed", "cut_rounds"],
+    ["embed", "cut_rounds", "implied"],
     ["layer_rows"],
     ["embedding", "lp_bounds", "expressions", "search"],
     ["program", "live", "copies"],

@@ -61,8 +61,9 @@ def lower_bound(polyhedron: Polyhedron, form: Form, y: np.ndarray, exact: bool =
 
 def _rounded(polyhedron: Polyhedron, form: Form, y, sides) -> float:
     size, count, reach = abs(y), np.count_nonzero(y), polyhedron.magnitude
-    residual = form.cost - polyhedron.matrix.T @ y
-    error = 2.0 * gamma(count + 4) * (abs(form.cost) + abs(polyhedron.matrix).T @ size)
+    transpose, magnitudes = polyhedron.transposed
+    residual = form.cost - transpose @ y
+    error = 2.0 * gamma(count + 4) * (abs(form.cost) + magnitudes @ size)
     least = np.minimum(residual * polyhedron.lower, residual * polyhedron.upper)
     value = form.constant + y @ sides + least.sum()
     spread = form.slack + size @ polyhedron.slack + error @ reach

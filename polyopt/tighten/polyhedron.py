@@ -36,6 +36,14 @@ class Polyhedron:
     row_lower: np.ndarray = field(default_factory=_none)
     row_upper: np.ndarray = field(default_factory=_none)
     slack: np.ndarray = field(default_factory=_none)
+    _transposed: tuple = field(default=(), init=False, repr=False)
+
+    @property
+    def transposed(self) -> tuple[sp.csc_array, sp.csc_array]:
+        """The matrix's transpose and that of its magnitudes: made once for all programs over the same rows."""
+        if not self._transposed or self._transposed[0] is not self.matrix:
+            self._transposed = self.matrix, (self.matrix.T, abs(self.matrix).T)
+        return self._transposed[1]
 
     @property
     def magnitude(self) -> np.ndarray:
@@ -51,9 +59,10 @@ class Polyhedron:
 
     def add_rows(self, matrix: sp.csr_array, lower, upper, slack=0.0) -> None:
         """New rows on the first columns, as many as the matrix has."""
-        matrix = widened(sp.csr_array(matrix), len(self.lower))
-        self.matrix = sp.csr_array(sp.vstack([self.matrix, matrix], format="csr"))
-        count = matrix.shape[0]
+        matrix, count = sp.csr_array(matrix), matrix.shape[0]
+        data, indices = (np.append(getattr(self.matrix, name), getattr(matrix, name)) for name in ("data", "indices"))
+        starts = np.append(self.matrix.indptr, self.matrix.nnz + matrix.indptr[1:])
+        self.matrix = sp.csr_array((data, indices, starts), shape=(len(starts) - 1, len(self.lower)))
         self.row_lower, self.row_upper, self.slack = (
             np.append(known, np.broadcast_to(np.float64(new), count))
             for known, new in ((self.row_lower, lower), (self.row_upper, upper), (self.slack, slack))

@@ -150,9 +150,9 @@ class Relaxed:
         return carried + 2.0 * gamma(roundings + 4) * size + TINY * roundings * (1.0 + self.polyhedron.magnitude.sum())
 
     def _at(self, rows: np.ndarray, columns: np.ndarray, count: int, entries=1.0) -> sp.csr_array:
-        """The matrix of so many rows on all columns with these entries at these places."""
+        """The matrix of so many rows on all columns with these entries at these places, one a row, rows ascending."""
         entries = np.broadcast_to(np.float64(entries), columns.shape)
-        return sp.csr_array((entries, (rows, columns)), shape=(count, self._count))
+        return sp.csr_array((entries, columns, np.searchsorted(rows, np.arange(count + 1))), shape=(count, self._count))
 
 
 def _is_plain(value: Forms) -> bool:

@@ -8,7 +8,7 @@ The model is relaxed to one polyhedron: its linear rows, integers between their 
         is then written anew with what was found;
 
 but where a network's inputs follow from another one's outputs, as in a closed loop, it waits for that one. All is done
-again for as long as that decides further units: what lies behind a layer has narrowed what lies before it.
+again for as long as that decides a tenth of the units left: what lies behind a layer has narrowed what lies before it.
 
 Every program sees the whole model: a budget over many networks, what lies behind an output, other networks. Each bound
 is what a program's dual solution proves (`polyopt.tighten.certificate`), whatever the solver's tolerances. It holds for
@@ -41,6 +41,7 @@ from polyopt.tighten.placed import Placed, bound_again, placed_networks, waves
 from polyopt.tighten.polyhedron import Polyhedron
 from polyopt.tighten.relaxed import Forms, columns_as_forms, stacked
 
+AGAIN = 0.1  # the share of the undecided units that a round decides if another one is to follow
 CROSSED = 1e-9  # relative; bounds that cross by more are no rounding
 
 
@@ -99,7 +100,7 @@ def tighten_model(
         effort = _Effort(hull, exact, deadline, executor, bar)
         _refuse_infeasible(_relaxation(around, placed)[0], deadline)
         order, undecided = waves(around, placed), math.inf
-        while 0 < (left := sum(map(_count, placed))) < undecided:
+        while 0 < (left := sum(map(_count, placed))) <= (1.0 - AGAIN) * undecided:
             undecided = left
             for wave in order:
                 _bound_inputs(around, placed, wave, effort)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -16,8 +17,8 @@ from polyopt.search import sharing
 distributed = pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
 dask = pytest.importorskip("dask")
 
-NET = chain(np.random.default_rng(2), "relu", sizes=(5, 16, 16, 1))
-CUBE = po.Box([-1.0] * 5, [1.0] * 5)
+NET = chain(np.random.default_rng(2), "relu", sizes=(6, 32, 32, 1))
+CUBE = po.Box([-1.0] * 6, [1.0] * 6)
 pytestmark = pytest.mark.usefixtures("one_thread", "many_parts")
 
 
@@ -93,8 +94,10 @@ def test_workers_killed_from_outside_one_after_the_other(client, alone, monkeypa
         step(self)
         if self._parts and len(killed) < 2:
             pids = client.run(os.getpid, on_error="ignore")  # of those that are alive
-            killed.extend(list(pids.values())[:1])
-            os.kill(killed[-1], signal.SIGKILL)
+            for pid in list(pids.values())[:1]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
 
     monkeypatch.setattr(sharing.Shared, "step", killing)
     assert_same(po.optimize(NET, CUBE, [1.0], executor=client.get_executor()), alone)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,11 +30,16 @@ class Pieces(NamedTuple):
     intercepts: np.ndarray
 
     @property
-    def jumps(self) -> np.ndarray:
-        """Which functions (n,) are discontinuous, beyond rounding."""
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """The values (k, n) at the breakpoints by the pieces before them and by those after them."""
         with np.errstate(over="ignore", invalid="ignore"):
             before = self.slopes[:-1] * self.breakpoints + self.intercepts[:-1]
-            after = self.slopes[1:] * self.breakpoints + self.intercepts[1:]
+            return before, self.slopes[1:] * self.breakpoints + self.intercepts[1:]
+
+    @property
+    def jumps(self) -> np.ndarray:
+        """Which functions (n,) are discontinuous, beyond rounding."""
+        before, after = self.ends
         apart = np.isfinite(self.breakpoints) & (before != after)
         if apart.any():
             apart &= ~np.isclose(before, after, rtol=1e-9, atol=1e-12)
@@ -60,10 +66,19 @@ def _pieces(shape: Shape, breakpoints, slopes, intercepts) -> Pieces:
     size = math.prod(shape)
 
     def rows(values):
-        each = [np.full(size, v) if np.ndim(v) == 0 else np.broadcast_to(v, shape).ravel() for v in values]
-        return np.array(each, dtype=np.float64).reshape(len(each), size)
+        each = [np.broadcast_to(np.asarray(v, dtype=np.float64), shape).ravel() for v in values]
+        return np.array(each).reshape(len(each), size)
 
-    return Pieces(rows(breakpoints), rows(slopes), rows(intercepts))
+    tables = breakpoints, slopes, intercepts
+    if any(np.ndim(value) for table in tables for value in table):
+        return Pieces(*map(rows, tables))
+    return _equal_pieces(size, *(tuple(map(float, table)) for table in tables))
+
+
+@lru_cache(maxsize=256)
+def _equal_pieces(size: int, *tables: tuple[float, ...]) -> Pieces:
+    """The pieces of so many equal functions; they are asked for again and again."""
+    return Pieces(*(frozen(np.repeat(np.array(table)[:, None], size, axis=1)) for table in tables))
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ lines have there, they are ``|r| (a - p)`` for the slope of a line that turns ab
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -49,13 +50,33 @@ class Layer(NamedTuple):
 
 
 class Reduced:
-    """The network between its free units, in single precision."""
+    """The network between its free units, in single precision: made when it is first looked at."""
 
     def __init__(self, units: Units, maps: list[AffineMap], output: AffineMap):
         self.units, self.near = units, units.to(DTYPE)
         self.device = units.toll.device
-        kept = _kept(units, maps, output)
-        affine, self.layers = {}, []
+        self._maps, self._output = maps, output
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, in order."""
+        return self._made[0]
+
+    @property
+    def output(self) -> dict[str, Tensor]:
+        """The output as rows on what is before it, by name."""
+        return self._made[1]
+
+    @property
+    def offset(self) -> Tensor:
+        """What the output has besides."""
+        return self._made[2]
+
+    @cached_property
+    def _made(self) -> tuple[list[Layer], dict[str, Tensor], Tensor]:
+        units, maps = self.units, self._maps
+        kept = _kept(units, maps, self._output)
+        affine, layers = {}, []
         for part, each in zip(units.parts, maps, strict=True):
             each = _composed(each, affine)
             name, (free, linear, gone) = part.node.name, kept[part.node.name]
@@ -63,13 +84,13 @@ class Reduced:
             slope, intercept = (t.cpu().numpy() for t in (part.slope, part.intercept))
             terms = {source: self._tensor(term[rows]) for source, term in each.terms.items()}
             behind = (self._tensor(t) for t in (each.offset[rows], slope[linear], intercept[linear]))
-            self.layers.append(Layer(name, part.place, terms, *behind))
+            layers.append(Layer(name, part.place, terms, *behind))
             diagonal = sp.diags_array(slope[gone])
             inner = {source: diagonal @ term[gone] for source, term in each.terms.items()} if len(gone) else {}
             affine[name] = rows, gone, AffineMap(inner, slope[gone] * each.offset[gone] + intercept[gone])
-        last = _composed(output, affine)
-        self.output = {source: self._tensor(term) for source, term in last.terms.items()}
-        self.offset = self._tensor(last.offset)
+        last = _composed(self._output, affine)
+        rows = {source: self._tensor(term) for source, term in last.terms.items()}
+        return layers, rows, self._tensor(last.offset)
 
     def _tensor(self, values) -> Tensor:
         if sp.issparse(values):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,8 +75,51 @@ def relax(node: Node, lower: Tensor, upper: Tensor) -> Relaxation:
 
 
 def _piecewise(node, lower, upper):
-    tables = (*node.layer.pieces(node.shape), steepest(node))
-    return piecewise_lines(*(lower.new_tensor(part) for part in tables), lower, upper)
+    pieces = node.layer.pieces(node.shape)
+    tables = [lower.new_tensor(part) for part in pieces]
+    if len(pieces.breakpoints) == 1 and np.equal(*pieces.ends).all():
+        return bent_lines(*tables, lower, upper)
+    return piecewise_lines(*tables, lower.new_tensor(steepest(node)), lower, upper)
+
+
+class Bent(NamedTuple):
+    """Units with one breakpoint: the values (3, batch, n) at the lower bound, the breakpoint and the upper bound.
+
+    ``points`` are these; ``chord`` and ``turned`` (batch, n) are the slopes of the chord, and of that piece beyond
+    which the line through the breakpoint leaves the least; both are the piece's own where the unit is not undecided.
+    """
+
+    points: Tensor
+    values: Tensor
+    undecided: Tensor
+    convex: Tensor
+    chord: Tensor
+    turned: Tensor
+
+    def sided(self, convex: Tensor, concave: Tensor) -> Tensor:
+        """The one for convex units, the other for concave ones."""
+        return torch.where(self.convex, convex, concave)
+
+
+def bend(breakpoints: Tensor, slopes: Tensor, intercepts: Tensor, lower: Tensor, upper: Tensor) -> Bent:
+    """What the lines around units with one breakpoint, where they are continuous, are made of."""
+    (at,) = breakpoints
+    points = torch.stack([lower, torch.clamp(at, lower, upper), upper])
+    values = torch.where(points > at, slopes[1] * points + intercepts[1], slopes[0] * points + intercepts[0])
+    undecided, turned = (lower < at) & (at < upper), torch.where(lower + upper > 2.0 * at, slopes[1], slopes[0])
+    chord = (values[2] - values[0]) / (upper - lower)
+    chord = torch.where(undecided, chord.clamp(slopes.amin(0), slopes.amax(0)), turned)
+    return Bent(points, values, undecided, slopes[0] <= slopes[1], chord, turned)
+
+
+def bent_lines(breakpoints, slopes, intercepts, lower: Tensor, upper: Tensor) -> Relaxation:
+    """`piecewise_lines` of units with one breakpoint, where they are continuous."""
+    bent = bend(breakpoints, slopes, intercepts, lower, upper)
+    below, above = bent.sided(bent.turned, bent.chord), bent.sided(bent.chord, bent.turned)
+    own = torch.where(upper > breakpoints[0], intercepts[1], intercepts[0])
+    under = torch.where(bent.undecided, (bent.values - below * bent.points).amin(0), own)
+    over = torch.where(bent.undecided, (bent.values - above * bent.points).amax(0), own)
+    return Relaxation(below, under, above, over)
 
 
 def piecewise_lines(breakpoints, slopes, intercepts, steepest, lower: Tensor, upper: Tensor) -> Relaxation:

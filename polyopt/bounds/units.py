@@ -20,7 +20,7 @@ from torch import Tensor
 
 from polyopt.activations import Pieces, PiecewiseLinear
 from polyopt.bounds.backward import Backward
-from polyopt.bounds.relaxation import piecewise_lines, relax
+from polyopt.bounds.relaxation import bend, bent_lines, piecewise_lines, relax
 from polyopt.bounds.rounding import steepest
 from polyopt.network import Network, Node
 
@@ -160,26 +160,30 @@ class Units:
 
     def lines(self, part: Part, units: Tensor, sides: Tensor) -> Tensor:
         """A `Relaxation` (4, t) of free units (t,) of a layer with bounds ``sides`` (2, t), which pays for rounding."""
-        place, sides = part.place.start + units, sides.unsqueeze(1)
-        if isinstance(part.node.layer, PiecewiseLinear):
-            corners, slopes = self._corners(sides, place), self._relaxed(sides, place)
-            intercepts = (corners.heights - slopes.unsqueeze(1) * corners.points).amin(1)
+        place, lower, upper = part.place.start + units, sides[:1], -sides[1:]
+        if not isinstance(part.node.layer, PiecewiseLinear):
+            lines = relax(part.node, lower, upper)
         else:
-            lines = relax(part.node, sides[0], -sides[1])
-            slopes = torch.stack([lines.lower_slope, -lines.upper_slope])
-            intercepts = torch.stack([lines.lower_intercept, -lines.upper_intercept])
-        intercepts = intercepts - (self.toll[place] + slopes.abs() * self.before[place])
-        return torch.cat([slopes[0], intercepts[0], -slopes[1], -intercepts[1]])
+            tables = [table[:, place] for table in (self.breakpoints, self.slopes, self.intercepts)]
+            if self._bent:
+                lines = bent_lines(*tables, lower, upper)
+            else:
+                lines = piecewise_lines(*tables, self._steepest[place], lower, upper)
+        below, under, above, over = torch.cat(lines[:4])
+        toll, before = self.toll[place], self.before[place]
+        return torch.stack([below, under - (toll + below.abs() * before), above, over + (toll + above.abs() * before)])
 
-    def _corners(self, sides: Tensor, place: slice | Tensor) -> Corners:
-        tables = (table[:, place].unsqueeze(1) for table in (self.breakpoints, self.slopes, self.intercepts))
-        return (_bent_corners if self._bent else _corners)(*tables, sides[0], -sides[1])
-
-    def _relaxed(self, sides: Tensor, place: slice | Tensor) -> Tensor:
+    def _corners(self, sides: Tensor, place: slice) -> Corners:
         tables = [table[:, place] for table in (self.breakpoints, self.slopes, self.intercepts)]
         if self._bent:
-            bend = _bend(*(table.unsqueeze(1) for table in tables), sides[0], -sides[1])
-            return torch.stack([bend.sided(bend.turned, bend.chord), -bend.sided(bend.chord, bend.turned)])
+            return _bent_corners(*tables, sides[0], -sides[1])
+        return _corners(*(table.unsqueeze(1) for table in tables), sides[0], -sides[1])
+
+    def _relaxed(self, sides: Tensor, place: slice) -> Tensor:
+        tables = [table[:, place] for table in (self.breakpoints, self.slopes, self.intercepts)]
+        if self._bent:
+            bent = bend(*tables, sides[0], -sides[1])
+            return torch.stack([bent.sided(bent.turned, bent.chord), -bent.sided(bent.chord, bent.turned)])
         lines = piecewise_lines(*tables, self._steepest[place], sides[0], -sides[1])
         return torch.stack([lines.lower_slope, -lines.upper_slope])
 
@@ -228,41 +232,12 @@ def _continuous(breakpoints: Tensor, slopes: Tensor, intercepts: Tensor) -> tupl
     return bool(torch.isclose(ends[0], ends[1]).all()), bool((ends[0] == ends[1]).all())
 
 
-class _Bend(NamedTuple):
-    """Units with one breakpoint: the values (3, batch, n) at the lower bound, the breakpoint and the upper bound.
-
-    ``points`` are these; ``chord`` and ``turned`` (batch, n) are the slopes of the chord, and of that piece beyond
-    which the line through the breakpoint leaves the least; both are the piece's own where there is only one.
-    """
-
-    points: Tensor
-    values: Tensor
-    undecided: Tensor
-    convex: Tensor
-    chord: Tensor
-    turned: Tensor
-
-    def sided(self, convex: Tensor, concave: Tensor) -> Tensor:
-        """The one for convex units, the other for concave ones."""
-        return torch.where(self.convex, convex, concave)
-
-
-def _bend(breakpoints: Tensor, slopes: Tensor, intercepts: Tensor, lower: Tensor, upper: Tensor) -> _Bend:
-    (at,) = breakpoints
-    points = torch.stack([lower, torch.clamp(at, lower, upper), upper])
-    values = torch.where(points > at, slopes[1] * points + intercepts[1], slopes[0] * points + intercepts[0])
-    undecided, turned = (lower < at) & (at < upper), torch.where(lower + upper > 2.0 * at, slopes[1], slopes[0])
-    chord = (values[2] - values[0]) / (upper - lower)
-    chord = torch.where(undecided, chord.clamp(slopes.amin(0), slopes.amax(0)), turned)
-    return _Bend(points, values, undecided, slopes[0] <= slopes[1], chord, turned)
-
-
 def _bent_corners(breakpoints: Tensor, slopes: Tensor, intercepts: Tensor, lower: Tensor, upper: Tensor) -> Corners:
-    bend = _bend(breakpoints, slopes, intercepts, lower, upper)
-    first, last = (torch.where(bend.undecided, slope, bend.turned) for slope in slopes)
-    least = torch.stack([bend.sided(first, bend.chord), -bend.sided(bend.chord, first)])
-    greatest = torch.stack([bend.sided(last, bend.chord), -bend.sided(bend.chord, last)])
-    return Corners(bend.points, torch.stack([bend.values, -bend.values]), least, greatest)
+    bent = bend(breakpoints, slopes, intercepts, lower, upper)
+    first, last = (torch.where(bent.undecided, slope, bent.turned) for slope in slopes)
+    least = torch.stack([bent.sided(first, bent.chord), -bent.sided(bent.chord, first)])
+    greatest = torch.stack([bent.sided(last, bent.chord), -bent.sided(bent.chord, last)])
+    return Corners(bent.points, torch.stack([bent.values, -bent.values]), least, greatest)
 
 
 def _corners(breakpoints: Tensor, slopes: Tensor, intercepts: Tensor, lower: Tensor, upper: Tensor) -> Corners:

@@ -50,7 +50,8 @@ def halved(question: Question, reduced: Reduced, values: Values, anew: bool) -> 
     found = _rows(question, refined, domain, target, lines)
     if question.constrained and "weights" in values:  # of the constraints' rows, which go on from the parent's
         found = found._replace(weights=values["weights"][domain])
-    found = _sharpened(question, reduced, refined, domain, target, found)
+    if anew:
+        found = _sharpened(question, reduced, refined, domain, target, found)
     left = found.bound <= question.cutoff
     bounds = torch.full(alive.shape, torch.inf).to(found.bound).index_put((domain, target), found.bound)
     bound, worst = bounds.min(1)

@@ -47,8 +47,8 @@ def watched(boxes: bool = False) -> Iterator[History]:
         history.moments.append(Moment(now, -question.value, -search.bound, search.branches))
         history.points.append(question.point)
 
-    def halved(question, reduced, values: dict) -> dict:
-        found = plain_halved(question, reduced, values)
+    def halved(question, reduced, values: dict, anew: bool) -> dict:
+        found = plain_halved(question, reduced, values, anew)
         history.boxes += list(np.stack([values["lower"].cpu().numpy(), values["upper"].cpu().numpy()], axis=1))
         history.closed += (found["bound"] > question.cutoff).tolist()
         return found

@@ -20,7 +20,8 @@ POINTS, STARTS, STEPS, FIRST_STEP = 2**13, 32, 12, 0.5
 ENTRIES = 2**17  # of the points in one batch
 SLIDES = 4
 PIECES = 20
-SURVEYS, SURVEYED, POLISHED = 8, 2**14, 8  # how often, how many points of a box, and how many of them lead on
+SURVEYS, SURVEYED, POLISHED = 8, 2**14, 16  # how often, how many points of all boxes, and how many of them lead on
+MOST_POLISHED = 8  # of one box
 
 
 def descend(question: Question) -> None:
@@ -49,14 +50,15 @@ def slide(question: Question, points: Tensor, targets: Tensor, boxes: Boxes) -> 
 
 def survey(question: Question) -> None:
     """Offer many points of all targets' boxes, and those that the best of them lead to, from one piece to the next."""
-    rng = np.random.default_rng(1)
+    rng, boxes = np.random.default_rng(1), len(question.lower)
+    count, led = max(1, SURVEYED // boxes), max(1, min(MOST_POLISHED, POLISHED // boxes))
     for target in range(len(question.lower)):
         which = torch.tensor([target], device=question.lower.device)
         box = Box(question.lower[target].cpu().numpy(), question.upper[target].cpu().numpy())
         best = torch.empty(0, box.size)
         for _ in range(SURVEYS):
-            points = torch.cat([best, torch.as_tensor(box.sample(SURVEYED, rng))])
-            best = points[question.offer(points, which.expand(len(points))).argsort()[:POLISHED]]
+            points = torch.cat([best, torch.as_tensor(box.sample(count, rng))])
+            best = points[question.offer(points, which.expand(len(points))).argsort()[:led]]
         for point in best:
             polish(question, point[None], which)
 

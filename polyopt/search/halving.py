@@ -97,19 +97,24 @@ def apart(values: Values) -> Values:
 def _rows(question: Question, refined: Refinement, domain: Tensor, target: Tensor, lines: Tensor) -> _Pairs:
     """Bounds on pairs of a box and a target (p,), by the best of the target's rows; every row clips the box.
 
-    ``lines`` (batch, 2, n) are slopes to go on from.
+    A row that several targets of a box have in common is bounded once. ``lines`` (batch, 2, n) are slopes to go on
+    from.
     """
-    count = question.rows.shape[1]
-    rows, limits = question.rows[target].reshape(-1, 1, question.rows.shape[2]), question.limits[target].reshape(-1, 1)
-    bounds, slopes = refined.bound({question.output: rows}, -limits, domain.repeat_interleave(count))
-    bounds, slopes = bounds.unflatten(0, (-1, count)), slopes.unflatten(0, (-1, count))
+    which = question.which[target]
+    wanted = torch.zeros(len(lines), len(question.distinct), dtype=torch.bool, device=which.device)
+    wanted[domain.unsqueeze(1), which] = True
+    box, row = wanted.nonzero().T
+    rows, limits = (part[row].unsqueeze(1) for part in (question.distinct, question.distinct_limits))
+    bounds, slopes = refined.bound({question.output: rows}, -limits, box)
+    place = (wanted.flatten().cumsum(0) - 1).reshape(wanted.shape)[domain.unsqueeze(1), which]
+    bounds, slopes = bounds[place], slopes[place]
     lower, upper = refined.boxes.lower[domain], refined.boxes.upper[domain]
-    for r, cutoff in enumerate(question.cutoffs):
-        lower, upper = clipped(lower, upper, slopes[:, r], (cutoff - bounds[:, r]).clamp(min=0.0))
+    room = (bounds.new_tensor(question.cutoffs) - bounds).clamp(min=0.0)
+    lower, upper = clipped(lower.unsqueeze(1), upper.unsqueeze(1), slopes, room)
     best, row = question.strongest(bounds)
-    slope = slopes[torch.arange(len(row), device=row.device), row]
+    slope, count = slopes[torch.arange(len(row), device=row.device), row], which.shape[1]
     weights = torch.nn.functional.one_hot(row, count).to(best.dtype)
-    return _Pairs(best, slope, lower, upper, weights, lines[domain])
+    return _Pairs(best, slope, lower.amax(1), upper.amin(1), weights, lines[domain])
 
 
 def _sharpened(

@@ -49,10 +49,11 @@ class Question:
 
     Bounds are those of ``form``, the network without maxima and dead units; points are judged by the network itself.
     ``lower`` and ``upper`` (k, n_in) are the targets' boxes, numbered by ``group`` (k,) where they differ; ``rows``
-    (k, r, n_out) and ``limits`` (k, r) their rows, those of targets with fewer repeated; ``sides`` (k, 2, N) the bounds
-    l and -u on all units by CROWN. ``gap`` belongs to optimisations, and ``inside``, which moves points of the box to
-    where their constraints hold; ``accept`` to verifications: it says of a point and its target whether it is a
-    counterexample indeed.
+    (k, r, n_out) and ``limits`` (k, r) their rows, those of targets with fewer repeated; ``distinct`` (u, n_out) and
+    ``distinct_limits`` (u,) hold those that differ, and ``which`` (k, r) says which of these are whose; ``sides``
+    (k, 2, N) the bounds l and -u on all units by CROWN. ``gap`` belongs to optimisations, and ``inside``, which moves
+    points of the box to where their constraints hold; ``accept`` to verifications: it says of a point and its target
+    whether it is a counterexample indeed.
     """
 
     def __init__(
@@ -80,6 +81,10 @@ class Question:
         self._rows = np.stack([target.rows[which] for target, which in zip(targets, repeated, strict=True)])
         self._limits = np.stack([target.limits[which] for target, which in zip(targets, repeated, strict=True)])
         self.rows, self.limits = tensor(self._rows), tensor(self._limits)
+        both = np.concatenate([self._rows, self._limits[:, :, None]], axis=2)
+        distinct, row = np.unique(both.reshape(-1, both.shape[2]), axis=0, return_inverse=True)
+        self.distinct, self.distinct_limits = tensor(distinct[:, :-1]), tensor(distinct[:, -1])
+        self.which = torch.tensor(row.reshape(self._limits.shape), device=self.lower.device)
         self.sides, self.reach = self._observed(values, which.ravel())
         self.units = Units(self.form, self.backward, self.sides.transpose(0, 1))
         self.refuted = False
@@ -148,8 +153,11 @@ class Question:
         """
         points, targets = self.placed(points, targets), torch.as_tensor(targets).cpu().numpy()
         outputs = np.concatenate([self.net(points[i : i + TOGETHER]) for i in range(0, len(points), TOGETHER)])
-        margins = (self._rows[targets] @ outputs[:, :, None])[:, :, 0] - self._limits[targets]
-        margins = margins[:, 0] if self.constrained else margins.max(1)
+        margins = np.empty(len(points))
+        for target in np.unique(targets):
+            these = targets == target
+            found = outputs[these] @ self._rows[target].T - self._limits[target]
+            margins[these] = found[:, 0] if self.constrained else found.max(1)
         order = np.argsort(margins)
         best = order[0]
         if margins[best] < self.value:

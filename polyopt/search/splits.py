@@ -52,13 +52,13 @@ def _shares(scores: Tensor) -> Tensor:
 
 
 def clipped(lower: Tensor, upper: Tensor, slope: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
-    """The boxes (batch, n_in) less what a linear bound keeps above the cutoff.
+    """The boxes (…, n_in) less what a linear bound keeps above the cutoff.
 
-    ``A x + c`` is least at one corner of the box, and there ``room`` (batch,) below the cutoff, room > 0: no point that
+    ``A x + c`` is least at one corner of the box, and there ``room`` (…) below the cutoff, room > 0: no point that
     is better lies further than ``room / |A_i|`` from that corner along input i.
     """
     finfo = torch.finfo(slope.dtype)
-    reach = room.unsqueeze(1) / slope.abs().clamp(min=finfo.tiny)
+    reach = room.unsqueeze(-1) / slope.abs().clamp(min=finfo.tiny)
     reach = reach + 4.0 * finfo.eps * (reach + lower.abs() + upper.abs())  # rounded outwards
     return (
         torch.where(slope < 0, torch.fmax(lower, upper - reach), lower),

@@ -196,7 +196,8 @@ class Branching:
         self.branches += len(values["bound"])
         if halves:
             values = self._open(halved(self.question, self.reduced, values, anew))
-            few = (values["undecided"] <= self.question.dimension) & self.question.splittable
+            cases = values["undecided"].clamp(min=1) * values["alive"].sum(1)  # each target would be split by itself
+            few = (cases <= self.question.dimension) & self.question.splittable
             self.receive(those(values, ~few))
             values = apart(those(values, few))
         if len(values["bound"]) == 0:

@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 import torch
 from cases import NETWORKS, SIGN_KINDS
+from strategies import chain
 
 import polyopt as po
 from polyopt.bounds import refine
 from polyopt.bounds.backward import Backward
 from polyopt.bounds.crown import propagate
-from polyopt.bounds.refine import Boxes, Refinement
+from polyopt.bounds.refine import TILE, Boxes, Refinement, Tiles
 from polyopt.bounds.units import Units
 from polyopt.maxima import maxima_as_relus
 
-CONTINUOUS = [name for name in NETWORKS if name not in SIGN_KINDS]
+SMOOTH = {kind: chain(np.random.default_rng(2), kind, sizes=(3, 6, 5, 2)) for kind in ("tanh", "softplus")}
+CONTINUOUS = {name: net for name, net in NETWORKS.items() if name not in SIGN_KINDS} | SMOOTH
 
 
 def refined(net, boxes, decided=False):
@@ -46,7 +48,7 @@ def pre_activations(form, x):
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_no_sample_of_a_box_is_outside_its_bounds(name, decided, monkeypatch):
     monkeypatch.setattr(refine, "ENTRIES", 64)  # several parts of a list
-    net, rng = NETWORKS[name], np.random.default_rng(0)
+    net, rng = CONTINUOUS[name], np.random.default_rng(0)
     boxes = boxes_in(net, rng)
     form, units, found = refined(net, boxes, decided)
     rows = torch.tensor(rng.normal(size=(7, net.output_size)))
@@ -77,3 +79,15 @@ def test_they_are_those_of_crown_box_by_box():
     assert undecided.any()
     np.testing.assert_allclose(found.sides[0].numpy()[undecided], lower[undecided], atol=1e-9)
     np.testing.assert_allclose(-found.sides[1].numpy()[undecided], upper[undecided], atol=1e-9)
+
+
+@pytest.mark.parametrize("counts", [[0, 1, 0, TILE, 2 * TILE + 1, 0], [0, 0], [3]])
+def test_rows_come_back_from_their_tiles_in_order(counts):
+    index = torch.repeat_interleave(torch.tensor(counts))
+    index = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))]
+    tiles = Tiles(index, len(counts))
+    numbers = torch.arange(len(index), dtype=torch.float64)
+    laid = tiles.laid(numbers.unsqueeze(1))
+    assert torch.equal(tiles.taken([laid[:2], laid[2:]]), numbers)
+    assert torch.equal(tiles.taken([tiles.box.unsqueeze(1).expand(-1, TILE)]), index)
+    assert len(tiles.box) == sum(-(-count // TILE) for count in counts)

@@ -59,7 +59,9 @@ class Tiles:
         tiles = (count + (TILE - 1)) // TILE
         self.box = torch.repeat_interleave(tiles)
         skipped = (TILE * tiles).cumsum(0) - TILE * tiles - (count.cumsum(0) - count)
-        self._place = torch.arange(len(index), device=index.device) + skipped[index]
+        ascending, order = index.sort(stable=True)
+        places = torch.arange(len(index), device=index.device) + skipped[ascending]
+        self._place = torch.empty_like(index).index_copy_(0, order, places)
 
     def laid(self, values: Tensor) -> Tensor:
         """Values (t, 1, …) of the rows, tile by tile: (tiles, TILE, …)."""
@@ -91,7 +93,7 @@ class Refinement:
     def bound(self, rows: dict[str, Tensor], constant: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Lower bounds (t,) on ``rows + constant`` over the boxes ``index`` (t,), and the slopes (t, n_in) they have.
 
-        ``rows`` (t, 1, n) on nodes by name, ``constant`` (t, 1); ``index`` ascends.
+        ``rows`` (t, 1, n) on nodes by name, ``constant`` (t, 1).
         """
         tiles = Tiles(index, len(self.boxes.lower))
         rows, constant = {name: tiles.laid(part) for name, part in rows.items()}, tiles.laid(constant)

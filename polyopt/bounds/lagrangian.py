@@ -76,7 +76,7 @@ class Enclosure:
 
     def lines(self) -> list[Lines]:
         """The lines and prices, layer by layer, for a backward pass."""
-        lines = self.slopes, paying(self.units, self.slopes, self.intercepts()), self.prices
+        lines = self.slopes, self.intercepts() - self.units.fees(self.slopes), self.prices
         return [Lines(part, *(each[..., part.place] for each in lines)) for part in self.units.parts]
 
     def fees(self) -> Tensor:
@@ -99,19 +99,14 @@ class Enclosure:
         return loss, points.gather(0, where[None])[0]
 
 
-def paying(units: Units, slopes: Tensor, intercepts: Tensor, place: slice = slice(None)) -> Tensor:
-    """The intercepts (2, batch, n) of lines that pay for rounding, their own and that of the layer before."""
-    return intercepts - (units.toll[place] + slopes.abs() * units.before[place])
-
-
 class Lines:
     """One layer's part of an `Enclosure`, as a backward pass meets it: (2, batch, n), (2, batch, n), (batch, n).
 
     ``rows`` (batch, n) are those on its free units in the last pass.
     """
 
-    def __init__(self, part: Part, slopes: Tensor, intercepts: Tensor, toll: Tensor | None = None):
-        self._part, self._slopes, self._intercepts, self._toll = part, slopes, intercepts, toll
+    def __init__(self, part: Part, slopes: Tensor, intercepts: Tensor, prices: Tensor):
+        self._part, self._slopes, self._intercepts, self._prices = part, slopes, intercepts, prices
         self.rows = torch.zeros_like(slopes[0])
 
     def through(self, rows: Tensor, input_size: int) -> tuple[Tensor, Tensor]:
@@ -122,9 +117,7 @@ class Lines:
         below = free.clamp(min=0.0)
         above = below - free
         shift = torch.addcmul(below * self._intercepts[0], above, self._intercepts[1]).sum(1)
-        inner = torch.addcmul(below * self._slopes[0], above, self._slopes[1])
-        if self._toll is not None:
-            inner = inner + self._toll
+        inner = torch.addcmul(below * self._slopes[0], above, self._slopes[1]) + self._prices
         if part.free is not None:
             shift = shift + rows @ part.intercept - rows.abs() @ part.toll
             inner = (rows * part.slope).index_add(1, part.free, inner)

@@ -20,9 +20,8 @@ Each = Callable[[Tensor, int], Tensor]  # of what domains have, along a dimensio
 
 def lines_of(units: Units, sides: Tensor, each: Each) -> Convex | Sided:
     """The lines of the first units, whose bounds are ``sides`` (2, domains, n)."""
-    count = sides.shape[2]
-    corners = units.corners(sides, slice(0, count))
-    convex = (units.slopes[0] <= units.slopes[-1])[:count]
+    units = units.upto(sides.shape[2])
+    corners, convex = units.corners(sides), units.slopes[0] <= units.slopes[-1]
     if not units.simple:
         return Sided(corners, each, None)
     return Convex(corners, each) if convex.all() else Sided(corners, each, convex)

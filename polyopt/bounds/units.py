@@ -92,8 +92,7 @@ class Units:
         lines = [torch.where(fixed, part.gather(0, piece[None])[0], 0.0) for part in whole[1:]]
         paid = torch.where(fixed & ((lines[0] != 0) | (lines[1] != 0)), toll + lines[0].abs() * before, 0.0)
         self.parts = list(_parts(net, fixed, (*lines, paid)))
-        fees = self.toll + self.slopes.abs() * self.before
-        fees = torch.where((self.slopes == 0) & (self.intercepts == 0), 0.0, fees)
+        fees = torch.where((self.slopes == 0) & (self.intercepts == 0), 0.0, self.fees(self.slopes))
         self._own = torch.stack([self.slopes, self.intercepts - fees, self.slopes, self.intercepts + fees])
         self.simple, self._bent = _continuous(self.breakpoints, self.slopes, self.intercepts)
 
@@ -133,22 +132,36 @@ class Units:
         breakpoints = self.breakpoints[:, place].unsqueeze(1)
         return ((breakpoints > low) & (breakpoints < -high)).any(0)
 
-    def corners(self, sides: Tensor, place: slice = slice(None)) -> Corners:
+    def corners(self, sides: Tensor) -> Corners:
         """The corners between the bounds ``sides`` (2, batch, n); smooth units have one, and one slope, `relax`'s."""
-        corners = self._corners(sides, place)
-        for lines, units in self._curves(sides, place):
+        tables = self.breakpoints, self.slopes, self.intercepts
+        if self._bent:
+            corners = _bent_corners(*tables, sides[0], -sides[1])
+        else:
+            corners = _corners(*(table.unsqueeze(1) for table in tables), sides[0], -sides[1])
+        for lines, units in self._curves(sides):
             corners.points[:, :, units] = 0.0
             corners.heights[:, :, :, units] = torch.stack([lines.lower_intercept, -lines.upper_intercept]).unsqueeze(1)
             for slopes in (corners.least, corners.greatest):
                 slopes[:, :, units] = torch.stack([lines.lower_slope, -lines.upper_slope])
         return corners
 
-    def relaxed(self, sides: Tensor, place: slice = slice(None)) -> Tensor:
+    def relaxed(self, sides: Tensor) -> Tensor:
         """The slopes (2, batch, n) of `relax`'s lines below f and below -f."""
-        slopes = self._relaxed(sides, place)
-        for lines, units in self._curves(sides, place):
+        tables = self.breakpoints, self.slopes, self.intercepts
+        if self._bent:
+            bent = bend(*tables, sides[0], -sides[1])
+            slopes = torch.stack([bent.sided(bent.turned, bent.chord), -bent.sided(bent.chord, bent.turned)])
+        else:
+            lines = piecewise_lines(*tables, self._steepest, sides[0], -sides[1])
+            slopes = torch.stack([lines.lower_slope, -lines.upper_slope])
+        for lines, units in self._curves(sides):
             slopes[:, :, units] = torch.stack([lines.lower_slope, -lines.upper_slope])
         return slopes
+
+    def fees(self, slopes: Tensor, place: slice | Tensor = slice(None)) -> Tensor:
+        """What lines with these slopes (…, n) pay for rounding, their own and that of the layer before."""
+        return self.toll[place] + slopes.abs() * self.before[place]
 
     def decided(self, sides: Tensor, place: slice) -> Tensor:
         """A `Relaxation` (4, batch, n) of piecewise-linear units that keep to one piece, which pays for rounding."""
@@ -170,30 +183,13 @@ class Units:
             else:
                 lines = piecewise_lines(*tables, self._steepest[place], lower, upper)
         below, under, above, over = torch.cat(lines[:4])
-        toll, before = self.toll[place], self.before[place]
-        return torch.stack([below, under - (toll + below.abs() * before), above, over + (toll + above.abs() * before)])
+        return torch.stack([below, under - self.fees(below, place), above, over + self.fees(above, place)])
 
-    def _corners(self, sides: Tensor, place: slice) -> Corners:
-        tables = [table[:, place] for table in (self.breakpoints, self.slopes, self.intercepts)]
-        if self._bent:
-            return _bent_corners(*tables, sides[0], -sides[1])
-        return _corners(*(table.unsqueeze(1) for table in tables), sides[0], -sides[1])
-
-    def _relaxed(self, sides: Tensor, place: slice) -> Tensor:
-        tables = [table[:, place] for table in (self.breakpoints, self.slopes, self.intercepts)]
-        if self._bent:
-            bent = bend(*tables, sides[0], -sides[1])
-            return torch.stack([bent.sided(bent.turned, bent.chord), -bent.sided(bent.chord, bent.turned)])
-        lines = piecewise_lines(*tables, self._steepest[place], sides[0], -sides[1])
-        return torch.stack([lines.lower_slope, -lines.upper_slope])
-
-    def _curves(self, sides: Tensor, place: slice):
-        """The relaxations of the smooth layers within ``place``, and where their units are in ``sides``."""
-        first = place.start or 0
+    def _curves(self, sides: Tensor):
+        """The relaxations of the smooth layers, and where their units are in ``sides``."""
         for part in self.smooth:
-            units = slice(part.place.start - first, part.place.stop - first)
-            if units.start >= 0 and units.stop <= sides.shape[2]:
-                yield relax(part.node, sides[0, :, units], -sides[1, :, units]), units
+            lower, upper = sides[0, :, part.place], -sides[1, :, part.place]
+            yield relax(part.node, lower, upper), part.place
 
 
 def _pieces(node: Node) -> Pieces:

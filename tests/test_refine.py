@@ -11,6 +11,7 @@ from polyopt.bounds import refine
 from polyopt.bounds.backward import Backward
 from polyopt.bounds.crown import propagate
 from polyopt.bounds.refine import TILE, Boxes, Refinement, Tiles
+from polyopt.bounds.relaxation import relax
 from polyopt.bounds.units import Units
 from polyopt.maxima import maxima_as_relus
 
@@ -91,3 +92,22 @@ def test_rows_come_back_from_their_tiles_in_order(counts):
     assert torch.equal(tiles.taken([laid[:2], laid[2:]]), numbers)
     assert torch.equal(tiles.taken([tiles.box.unsqueeze(1).expand(-1, TILE)]), index)
     assert len(tiles.box) == sum(-(-count // TILE) for count in counts)
+
+
+@pytest.mark.parametrize("kind", ["relu", "leaky_steep", "abs", "clip", "tanh"])
+def test_lines_of_units_are_those_of_crown_and_pay_as_much_for_rounding(kind):
+    """In single precision, where what is paid is far more than what the two ways differ by."""
+    net, rng = chain(np.random.default_rng(0), kind, sizes=(3, 20, 20, 2), shift=0.3), np.random.default_rng(1)
+    backward = Backward(net, dtype=torch.float32)
+    propagate(backward, net, po.Box(-np.ones((1, 3)), np.ones((1, 3))))
+    units = Units(net, backward)
+    part = units.parts[1]
+    lower = torch.tensor(rng.uniform(-2.0, 0.5, 20), dtype=torch.float32)
+    upper = lower + torch.tensor(rng.uniform(0.5, 3.0, 20), dtype=torch.float32)
+    bare = relax(part.node, lower[None], upper[None])
+    paid = backward.widened(part.node, bare)
+    found = units.lines(part, torch.arange(20), torch.stack([lower, -upper]))
+    for line, with_fee, without in zip(found, paid, bare, strict=False):
+        fee = (with_fee - without).abs()[0]
+        assert ((line - with_fee[0]).abs() <= 0.1 * fee + 1e-6).all()
+    assert (paid.upper_intercept - bare.upper_intercept).min() > 2e-5

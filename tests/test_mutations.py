@@ -11,9 +11,10 @@ from polyopt.bounds.backward import Backward
 from polyopt.bounds.units import Units
 from polyopt.search import branching, halving, search
 from polyopt.search.decide import decide
+from polyopt.search.domains import Domains
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-FEW = {"inputs": 10**6, "phases": 0}  # the number of inputs up to which boxes are halved
+FEW = {"inputs": 10**6, "phases": 0, "trials": 0}  # the number of inputs up to which boxes are halved
 
 
 def wrongly_proven(way, monkeypatch, seeds=range(6), limit=1.0) -> bool:
@@ -21,6 +22,11 @@ def wrongly_proven(way, monkeypatch, seeds=range(6), limit=1.0) -> bool:
     monkeypatch.setattr(branching, "FEW_INPUTS", FEW[way])
     monkeypatch.setattr(branching, "MANY_INPUTS", 0)
     monkeypatch.setattr(branching, "TRIAL", 1e9)  # splits alone, which need their prices
+    if way == "trials":  # of which every other one is given up
+        kept = branching.Branching._promising
+        monkeypatch.setattr(
+            branching.Branching, "_promising", lambda self, *bounds: kept(self, *bounds) & (self._bounded % 4 > 2)
+        )
     for seed in seeds:
         rng = np.random.default_rng(seed)
         net = chain(rng, "relu", sizes=(2, 6, 6, 2))
@@ -140,6 +146,19 @@ def half_lost(monkeypatch):
         monkeypatch.setattr(branching, name, first)
 
 
+def trials_lost(monkeypatch):
+    """Domains whose trial is given up are forgotten."""
+    kept = branching.Branching._tried
+    monkeypatch.setattr(
+        branching.Branching, "_tried", lambda self, taken: {k: v[:0] for k, v in kept(self, taken).items()}
+    )
+
+
+def bounds_of_other_trials(monkeypatch):
+    kept = Domains.least
+    monkeypatch.setattr(Domains, "least", lambda self, count: kept(self, count).nan_to_num(posinf=1.0).flip(0))
+
+
 MUTATIONS = [
     ("inputs", no_biases),
     ("phases", no_biases),
@@ -158,6 +177,8 @@ MUTATIONS = [
     ("phases", tightened_too_far),
     ("inputs", half_lost),
     ("phases", half_lost),
+    ("trials", trials_lost),
+    ("trials", bounds_of_other_trials),
 ]
 
 

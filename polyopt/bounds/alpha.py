@@ -24,6 +24,7 @@ from torch import Tensor
 
 from polyopt.affine import affine_maps
 from polyopt.bounds.backward import Backward
+from polyopt.bounds.batches import at_once
 from polyopt.bounds.climb import Reduced
 from polyopt.bounds.crown import crown, propagate
 from polyopt.bounds.interval import joined
@@ -162,7 +163,8 @@ def ascended(backward: Backward, reduced: Reduced, sides: Tensor, minimum: Minim
     for part in units.parts:
         before = part.place.start
         pairs = units.undecided(sides[:, :, part.place], part.place).nonzero()
-        for pair in pairs.split(max(16, ENTRIES // max(1, 2 * before))) if before and len(pairs) else ():
+        count = max(16, at_once(ENTRIES, sides) // max(1, 2 * before))
+        for pair in pairs.split(count) if before and len(pairs) else ():
             region, unit = pair[:, 0], pair[:, 1] + before
             found = how(backward, reduced, sides[:, :, :before], minimum, region.repeat(2), begin=both(unit))
             sides[:, region, unit] = torch.maximum(sides[:, region, unit], found.unflatten(0, (2, -1)))
@@ -181,7 +183,7 @@ def _outputs(backward, reduced, sides: Tensor, minimum: Minimum, how: Ascents, k
     count = len(reach)
     signed = torch.cat([torch.eye(count), -torch.eye(count)]).to(sides).unsqueeze(1)
     found = []
-    for rows in signed.split(max(1, ENTRIES // max(1, sides.shape[1] * sides.shape[2]))):
+    for rows in signed.split(max(1, at_once(ENTRIES, sides) // max(1, sides.shape[1] * sides.shape[2]))):
         each = torch.arange(batch, device=sides.device).repeat_interleave(len(rows))
         rows = rows.repeat(batch, 1, 1)
         none = rows.new_zeros(len(rows), 1)

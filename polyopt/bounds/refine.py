@@ -14,11 +14,13 @@ from torch import Tensor
 
 from polyopt.activations import PiecewiseLinear
 from polyopt.bounds.backward import Backward
+from polyopt.bounds.batches import at_once
 from polyopt.bounds.relaxation import Relaxation, dot
 from polyopt.bounds.rounding import down, gamma
 from polyopt.bounds.units import Part, Units
 
 TILE = 4  # rows
+LISTED = 2**21  # entries of a list's rows that are made at a time
 ENTRIES = 2**17  # of a list's rows on a layer at a time, so that what they meet there stays in the cache
 
 
@@ -83,6 +85,7 @@ class Refinement:
         self.backward, self.units, self.boxes = backward, units, boxes
         self.sides = sides.clone()
         self.slopes = torch.empty_like(sides)
+        self._widest = max(backward.input_size, *(node.size for node in backward.nodes))
         self._lines: dict[str, Tensor] = {}  # of each layer's units (batch, 4, node.size), as in a `Relaxation`
         for part in units.parts:
             box, unit = self._undecided(part)
@@ -97,8 +100,7 @@ class Refinement:
         """
         tiles = Tiles(index, len(self.boxes.lower))
         rows, constant = {name: tiles.laid(part) for name, part in rows.items()}, tiles.laid(constant)
-        widest = max(self.backward.input_size, *(node.size for node in self.backward.nodes))
-        size = max(1, ENTRIES // (TILE * widest))
+        size = max(1, at_once(ENTRIES, constant) // (TILE * self._widest))
         least = [constant.new_empty(0, TILE)]
         slopes = [constant.new_empty(0, TILE, self.backward.input_size)]
         for some in (slice(first, first + size) for first in range(0, len(tiles.box), size)):
@@ -119,11 +121,13 @@ class Refinement:
 
     def _refine(self, part: Part, box: Tensor, unit: Tensor) -> None:
         """Bound some units of a layer on some boxes."""
-        here, signs = self.sides[:, :, part.place], self.sides.new_tensor([1.0, -1.0]).repeat(len(box))
-        (name,) = part.node.inputs
-        rows = self.backward.signed(name, part.positions(unit).repeat_interleave(2), signs)
-        found, _ = self.bound(*rows, box.repeat_interleave(2))
-        here[:, box, unit] = torch.maximum(here[:, box, unit], found.unflatten(0, (-1, 2)).T)
+        here, (name,) = self.sides[:, :, part.place], part.node.inputs
+        count = max(1, at_once(LISTED, here) // (2 * self._widest))
+        for pair in zip(box.split(count), unit.split(count), strict=True):
+            boxes, units = (each.repeat_interleave(2) for each in pair)
+            signs = here.new_tensor([1.0, -1.0]).repeat(len(boxes) // 2)
+            found, _ = self.bound(*self.backward.signed(name, part.positions(units), signs), boxes)
+            here[:, *pair] = torch.maximum(here[:, *pair], found.unflatten(0, (-1, 2)).T)
 
     def _enclose(self, part: Part, box: Tensor, unit: Tensor) -> None:
         """The lines of a layer: those of some units on some boxes from their bounds, the pieces of all others."""

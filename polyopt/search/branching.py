@@ -25,7 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from polyopt.bounds.climb import Reduced
+from polyopt.bounds.batches import at_once, memory
+from polyopt.bounds.climb import DTYPE, Reduced
 from polyopt.bounds.lagrangian import LATER, ascend
 from polyopt.bounds.refine import Boxes
 from polyopt.bounds.units import Units
@@ -34,12 +35,12 @@ from polyopt.search.domains import Domains, Values, those
 from polyopt.search.halving import apart, halved
 from polyopt.search.leaves import solved
 from polyopt.search.question import Question
-from polyopt.search.splits import LEVELS, clipped, foremost, halve_inputs, split_units
+from polyopt.search.splits import EARLIEST, LEVELS, chosen, clipped, foremost, halve_inputs, split_units
 
 BATCH = 256  # domains bounded at a time
-MEMORY = 2e9  # bytes of open domains from which on the search goes depth first
-TRIAL = 11  # a trial is given up where more than 2**11 domains seem to be needed
-FIRST = 32  # domains after which that is asked
+TRIED = 8  # domains that are tried at a time
+TRIAL = 14  # a trial is given up where more than 2**14 domains seem to be needed
+FIRST, SLACK = 32, 2.0  # on less domains than these it is given up only where twice as many levels seem to be needed
 UNIT_STEPS = 8  # of ascent, after splits of units
 GROWTHS = (0.0, 0.3, 2.0)  # of prices, in turn: what suits one domain may fail on another
 FEW_INPUTS, MANY_INPUTS = 12, 48  # up to here inputs are halved, from here on units are split
@@ -79,7 +80,10 @@ class Branching:
         if targets is not None:
             self.units = Units(question.form, question.backward, sides[targets].transpose(0, 1))
         self.reduced = Reduced(self.units, question.maps, question.output_map)
+        size = len(self.units.kept) + question.net.input_size
+        self._batch = at_once(BATCH, question.lower, size)
         self._turn = 0
+        self._bounded: Tensor | None = None  # of a trial, how many domains each has made
         self._tries = not self.halves
         self._domains: Domains | None = None
         self.closed, self.stuck, self.whole, self.branches = Tally(math.inf, math.inf, True, 0)
@@ -115,7 +119,7 @@ class Branching:
     def receive(self, values: Values) -> None:
         """Put domains on the list that have been taken from it, or from that of another search of the question."""
         if self._domains is None:
-            self._domains = Domains(values, MEMORY)
+            self._domains = Domains(values, memory(values["bound"]))
         else:
             self._domains.add(values)
 
@@ -144,13 +148,14 @@ class Branching:
             "lower": question.lower[targets],
             "upper": question.upper[targets],
             "sides": self.sides[targets][:, :, self.units.kept],
+            "origin": torch.zeros_like(targets),
         }
         self._take(values, self.halves, steps, anew=False)
 
     def step(self) -> None:
         """Split the domains of least bound, and bound their parts; an exception leaves them on the list."""
-        taken = self._domains.pop(1 if self._tries else BATCH // 2)
-        act = self._try if self._tries and taken["unit"][0, 0] >= 0 else self._split
+        taken = self._domains.pop(TRIED * self._batch // BATCH if self._tries else self._batch // 2)
+        act = self._try if self._tries and (taken["unit"][:, 0] >= 0).all() else self._split
         try:
             act(taken)
         except BaseException:
@@ -158,42 +163,55 @@ class Branching:
             raise
 
     def _try(self, taken: Values) -> None:
-        """Search a domain on its own; after that has taken too long, put two tightened parts of it on the list."""
-        trial = copy(self)
-        trial._tries, trial._domains = False, Domains(taken, MEMORY)
-        trial.closed, trial.stuck, trial.whole, trial.branches = Tally(math.inf, math.inf, True, 0)
-        while trial.open and not self.question.refuted and trial._promising(float(taken["bound"])):
-            trial.step()
-        if not trial.open:
-            self.merge(trial.tally)
-            return
-        self.branches += trial.branches
+        """Search some domains on their own; of those that take too long, put two tightened parts on the list."""
+        slow = self._tried(taken)
         if self.question.refuted:
             self.receive(taken)
             return
-        taken = taken | {"bound": taken["bound"].clamp(min=trial.bound)}
-        parts = self._open(self._ascended(split_units(taken, 0), UNIT_STEPS))
+        parts = slow
+        if len(slow["bound"]):
+            parts = self._open(self._ascended(split_units(slow, EARLIEST), UNIT_STEPS))
         if len(parts["bound"]):
             self._take(self._tightened(parts), False, UNIT_STEPS)
 
-    def _promising(self, first: float) -> bool:
-        """Whether the bound, which was ``first``, rises fast enough with the number of levels of a tree of splits."""
-        if self.branches < FIRST:
-            return True
-        return (self.bound - first) * TRIAL > (self.question.cutoff - first) * math.log2(self.branches)
+    def _tried(self, taken: Values) -> Values:
+        """Those domains that splits alone take too long for, with the bounds that they came to."""
+        first = taken["bound"]
+        trial, reached, slow = copy(self), first.clone(), torch.zeros_like(first, dtype=torch.bool)
+        numbers = torch.arange(len(first), device=first.device)
+        trial._tries, trial._domains = False, Domains(taken | {"origin": numbers}, memory(first))
+        trial._bounded = torch.zeros_like(numbers)
+        trial.closed, trial.stuck, trial.whole, trial.branches = Tally(math.inf, math.inf, True, 0)
+        while trial.open and not self.question.refuted:
+            trial.step()
+            trial.closed = min(trial.closed, trial._domains.prune(self.question.cutoff))
+            least = trial._domains.least(len(first))
+            given_up = least.isfinite() & ~trial._promising(first, least)
+            reached, slow = torch.where(given_up, torch.maximum(first, least), reached), slow | given_up
+            trial._domains.leave(given_up)
+        self.merge(trial.tally)
+        return those(taken | {"bound": reached.clamp(max=trial.stuck)}, slow)
+
+    def _promising(self, first: Tensor, least: Tensor) -> Tensor:
+        """Whether bounds, which were ``first``, rise fast enough with the number of levels of a tree of splits."""
+        levels = torch.log2(self._bounded.to(first.dtype))
+        slack = torch.where(self._bounded < FIRST, SLACK, 1.0)
+        return (least - first) * TRIAL * slack > (self.question.cutoff - first) * levels
 
     def _split(self, taken: Values) -> None:
         splits = taken["unit"][:, 0] >= 0
         for some, halves in ((splits, False), (~splits, True)):
             values = those(taken, some)
             if count := len(values["bound"]):
-                for level in range(max(1, min(LEVELS, (BATCH // count).bit_length() - 1))):
+                for level in range(max(1, min(LEVELS, (self._batch // count).bit_length() - 1))):
                     values = halve_inputs(values) if halves else split_units(values, level)
                 self._take(values, halves, UNIT_STEPS)
 
     def _take(self, values: Values, halves: bool, steps: int, anew: bool = True) -> None:
         """Bound domains, their units ``anew`` too, and put on the list what is still open and no linear program."""
         self.branches += len(values["bound"])
+        if self._bounded is not None:
+            self._bounded += torch.bincount(values["origin"], minlength=len(self._bounded))
         if halves:
             values = self._open(halved(self.question, self.reduced, values, anew))
             cases = values["undecided"].clamp(min=1) * values["alive"].sum(1)  # each target would be split by itself
@@ -234,16 +252,13 @@ class Branching:
             start, pace = (values["slopes"].transpose(0, 1), values["prices"]), LATER
         mixture = question.mixture(target, values.get("weights"))
         boxes = Boxes(values["lower"], values["upper"])
-        growth, self._turn = GROWTHS[self._turn % len(GROWTHS)], self._turn + 1
+        turns, self._turn = torch.arange(self._turn, self._turn + len(target)), self._turn + 1
+        growth = torch.tensor(GROWTHS)[turns % len(GROWTHS), None].to(sides.device, DTYPE)
         options = {"mixture": mixture, "start": start, "pace": pace, "growth": growth}
         found = ascend(question.backward, self.reduced, sides, boxes, steps, **options)
         worst = foremost(found.bound)
         question.offer(found.point[worst], target[worst])
-        loss, at = found.enclosure.losses(found.lines)
-        most, unit = loss.topk(min(LEVELS, loss.shape[1]), dim=1)
-        missing = (0, LEVELS - unit.shape[1])
-        at = torch.nn.functional.pad(at.gather(1, unit), missing)
-        unit = torch.nn.functional.pad(torch.where(most < 0, -1, unit), missing, value=-1)
+        unit, at = chosen(self.units, *found.enclosure.losses(found.lines))
         room = (question.cutoff - found.bound).clamp(min=0.0)
         lower, upper = clipped(values["lower"], values["upper"], found.slope, room)
         return {
@@ -261,4 +276,5 @@ class Branching:
             "at": at,
             "slope": found.slope,
             "smear": torch.zeros_like(found.slope),
+            "origin": values["origin"],
         }

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from polyopt.bounds.alpha import both
+from polyopt.bounds.batches import at_once
 from polyopt.bounds.climb import Reduced
 from polyopt.bounds.lagrangian import Cutoff, Mixture, ascend
 from polyopt.bounds.refine import Boxes
@@ -43,10 +44,11 @@ def below(question: Question, mixture: Mixture, bound: Tensor, boxes: Boxes) -> 
 def tightened(question: Question, reduced: Reduced, sides: Tensor, below: Below) -> Tensor:
     """The sides (2, batch, n) after a round. Where a side crosses the other, no point is below the limit."""
     sides, units = sides.clone(), reduced.units
+    count = at_once(ROWS, sides, sides.shape[2] + question.net.input_size)
     for part in units.parts:
         slopes = units.relaxed(sides)
         pairs = units.undecided(sides[:, :, part.place], part.place).nonzero()
-        for pair in pairs.split(ROWS // 2) if len(pairs) else ():
+        for pair in pairs.split(count // 2) if len(pairs) else ():
             domain, unit = pair[:, 0], pair[:, 1] + part.place.start
             each = domain.repeat(2)
             width = -sides[:, domain, unit].sum(0).repeat(2)

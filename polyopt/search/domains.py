@@ -67,6 +67,15 @@ class Domains:
         self._taken &= ~done
         return float(self._places["bound"][done].min()) if done.any() else math.inf
 
+    def least(self, count: int) -> Tensor:
+        """The least bounds of the domains of each origin (count,); infinite where none is open."""
+        origin, bounds = (self._places[name][self._taken] for name in ("origin", "bound"))
+        return bounds.new_full((count,), math.inf).scatter_reduce(0, origin, bounds, "amin")
+
+    def leave(self, origins: Tensor) -> None:
+        """Take out the domains of some origins, which is true of them (count,)."""
+        self._taken[self._taken.clone()] = ~origins[self._places["origin"][self._taken]]
+
     def _grow(self, count: int) -> None:
         self._taken = torch.cat([self._taken, self._taken.new_zeros(count)])
         for name, place in self._places.items():

@@ -19,7 +19,7 @@ from polyopt.bounds.refine import Boxes, Refinement
 from polyopt.search.descent import slide
 from polyopt.search.domains import Values, those
 from polyopt.search.question import Question
-from polyopt.search.splits import LEVELS, clipped, foremost, smear
+from polyopt.search.splits import CHOICES, clipped, foremost, smear
 
 STEPS = 2  # of ascent
 
@@ -80,8 +80,9 @@ def halved(question: Question, reduced: Reduced, values: Values, anew: bool) -> 
         "prices": torch.zeros_like(values["sides"][:, 0], dtype=torch.float32),
         "weights": found.weights[of_worst],
         "undecided": units.undecided(refined.sides).sum(1),
-        "unit": worst.new_full((len(worst), LEVELS), -1),
-        "at": bound.new_zeros(len(bound), LEVELS),
+        "unit": worst.new_full((len(worst), CHOICES), -1),
+        "at": bound.new_zeros(len(bound), CHOICES),
+        "origin": values["origin"],
         "slope": slope,
         "smear": smear(question, units, worst, refined.slopes),
     }

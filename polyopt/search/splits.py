@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from polyopt.bounds.units import Units
 from polyopt.network import INPUT
@@ -16,6 +17,8 @@ from polyopt.search.domains import Values
 from polyopt.search.question import Question
 
 LEVELS = 3  # at most, that a domain is split at once, to fill a batch
+EARLIEST, CHOICES = LEVELS, LEVELS + 1  # the choice that tightening follows; all choices
+EARLY = 4.0  # how many times more than those of the next a layer's losses count, where tightening follows
 SLOPE = 0.3  # weight of the bound's slope; with more of it, boxes get long and thin where all inputs matter
 OFFERED = 32  # domains of a batch whose points are tried
 
@@ -23,6 +26,21 @@ OFFERED = 32  # domains of a batch whose points are tried
 def foremost(bounds: Tensor) -> Tensor:
     """Which domains of a batch have the least bounds (batch,): the points of these are worth trying."""
     return bounds.topk(min(OFFERED, len(bounds)), largest=False).indices
+
+
+def chosen(units: Units, loss: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """The units to be split (batch, CHOICES), -1 where there are none, and their breakpoints, from those of all units.
+
+    First come those whose lines cost the bound most, as ``loss`` (batch, n) says. The last choice is for domains whose
+    units are bounded anew after the split: behind the unit that is split all lines get tighter, so that early layers
+    count more.
+    """
+    loss, at = pad(loss, (0, LEVELS), value=-1.0), pad(at, (0, LEVELS))  # no fewer than are chosen
+    weight = loss.new_ones(loss.shape[1])
+    for k, part in enumerate(reversed(units.parts)):
+        weight[part.place] = EARLY**k
+    unit = torch.cat([loss.topk(LEVELS, dim=1).indices, (weight * loss).argmax(1, keepdim=True)], 1)
+    return torch.where(loss.gather(1, unit) < 0, -1, unit), at.gather(1, unit)
 
 
 def split_units(taken: Values, level: int) -> Values:

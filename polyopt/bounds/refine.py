@@ -9,6 +9,8 @@ and the list a tenth of what bounds on all units would take.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,7 @@ class Boxes:
         self.center, self.radius = (upper + lower) / 2, (upper - lower) / 2
         # so that the box around the rounded centre contains the exact one, and the sums are rounded downwards
         self._reach = self.radius + gamma(lower.shape[1], lower.dtype) * (lower.abs() + upper.abs())
+        self._near: dict[torch.dtype, tuple[Tensor, Tensor]] = {}  # centers and radii in other precisions
 
     def __call__(self, A: Tensor) -> tuple[Tensor, Tensor]:
         """``min A x`` (batch,), and the corners (batch, n_in), for a row of A (batch, n_in) to each box."""
@@ -43,11 +46,19 @@ class Boxes:
 
     def point(self, A: Tensor) -> Tensor:
         """The corners, in the precision of A."""
-        return torch.addcmul(self.center.to(A.dtype), self.radius.to(A.dtype), A.sign(), value=-1.0)
+        if A.dtype not in self._near:
+            self._near[A.dtype] = self.center.to(A.dtype), self.radius.to(A.dtype)
+        center, radius = self._near[A.dtype]
+        return torch.addcmul(center, radius, A.sign(), value=-1.0)
 
     def take(self, index: Tensor) -> Boxes:
         """Some of the boxes, any of them any number of times."""
-        return Boxes(self.lower[index], self.upper[index])
+        some = copy.copy(self)
+        some.lower, some.upper, some.center, some.radius, some._reach = (
+            each[index] for each in (self.lower, self.upper, self.center, self.radius, self._reach)
+        )
+        some._near = {precision: (center[index], radius[index]) for precision, (center, radius) in self._near.items()}
+        return some
 
 
 class Tiles:

@@ -41,7 +41,7 @@ BATCH = 256  # domains bounded at a time
 TRIED = 8  # domains that are tried at a time
 TRIAL = 14  # a trial is given up where more than 2**14 domains seem to be needed
 FIRST, SLACK = 32, 2.0  # on less domains than these it is given up only where twice as many levels seem to be needed
-UNIT_STEPS = 8  # of ascent, after splits of units
+UNIT_STEPS, LEAF_STEPS = 8, 40  # of ascent, after splits of units, and where nothing is left to be split
 GROWTHS = (0.0, 0.3, 2.0)  # of prices, in turn: what suits one domain may fail on another
 FEW_INPUTS, MANY_INPUTS = 12, 48  # up to here inputs are halved, from here on units are split
 
@@ -223,8 +223,10 @@ class Branching:
         values = self._open(self._ascended(values, steps))
         leaf = (values["undecided"] == 0) & self.question.splittable
         self.receive(those(values, ~leaf))
-        if leaf.any():
-            leaves = those(values, leaf)
+        leaves = those(values, leaf)
+        if leaf.any():  # an ascent of all takes less time than a program for each
+            leaves = self._open(self._ascended(leaves, LEAF_STEPS))
+        if len(leaves["bound"]):
             left = self._open(solved(self.question, leaves, self.sides[leaves["target"]], self.units.kept))
             self.stuck = min([self.stuck, *left["bound"].tolist()])
 

@@ -23,7 +23,8 @@ def way(request, monkeypatch):
     monkeypatch.setattr(search, "COMPARED", 0.02)
     monkeypatch.setattr(branching, "FEW_INPUTS", 10**6 if request.param == "inputs" else 0)
     monkeypatch.setattr(branching, "MANY_INPUTS", 10**6 if request.param == "either" else 0)
-    if request.param == "trials":  # that are given up at once
+    if request.param == "trials":  # that are given up at once, with a program for every leaf
+        monkeypatch.setattr(branching, "LEAF_STEPS", 0)
         monkeypatch.setattr(branching, "FIRST", 1)
         monkeypatch.setattr(branching, "TRIAL", 0)
     return request.param

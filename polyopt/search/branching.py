@@ -5,12 +5,13 @@ so are the target's rows, each of which then clips the box (`polyopt.bounds.refi
 units are undecided as inputs vary, it is split at a breakpoint of a unit: an optimum lies at a vertex, where that many
 units stay undecided on boxes of any size. A split domain's bound is the Lagrangian's (`polyopt.bounds.lagrangian`),
 which goes on from its parent's slopes, prices and weights. Where every unit keeps to one piece, a domain is a linear
-program, whose prices bound it.
+program, whose prices bound it where a longer ascent, of all such domains at once, has not found good ones.
 
 Such a split costs next to nothing, as the bounds on other units stay what they are. To tighten these below the cutoff
 (`polyopt.search.cutoff`) costs as much as hundreds of splits, and is worth it for domains that would need thousands. So
-each domain is first tried by splits alone; where its bound rises too slowly, these are given up, and it is split into
-two parts that are tightened, each of which is tried in turn.
+some domains at a time are first tried by splits alone; those whose bounds rise too slowly are given up, and split into
+two parts each that are tightened, and are tried in turn. What is split there is a unit of an early layer, rather: with
+it the bounds on all later ones get better.
 
 Sources: Wang et al. 2021 (beta-CROWN), Bunel et al. 2020, "Branch and bound for piecewise linear neural network
 verification".
@@ -40,7 +41,7 @@ from polyopt.search.splits import EARLIEST, LEVELS, chosen, clipped, foremost, h
 BATCH = 256  # domains bounded at a time
 TRIED = 8  # domains that are tried at a time
 TRIAL = 14  # a trial is given up where more than 2**14 domains seem to be needed
-FIRST, SLACK = 32, 2.0  # on less domains than these it is given up only where twice as many levels seem to be needed
+FIRST, SLACK = 32, 2.0  # before it has made so many domains, twice as many levels may seem to be needed
 UNIT_STEPS, LEAF_STEPS = 8, 40  # of ascent, after splits of units, and where nothing is left to be split
 GROWTHS = (0.0, 0.3, 2.0)  # of prices, in turn: what suits one domain may fail on another
 FEW_INPUTS, MANY_INPUTS = 12, 48  # up to here inputs are halved, from here on units are split

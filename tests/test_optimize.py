@@ -9,6 +9,7 @@ from functools import cache, partial
 import numpy as np
 import pyomo.environ as pyo
 import pytest
+import torch
 from cases import NETWORKS, SIGN_KINDS
 from scipy.optimize import linprog
 from strategies import chain
@@ -175,6 +176,17 @@ def test_the_optimum_is_scip_s(name):
     best = po.optimize(net, box, WEIGHT, "max", time_limit=60)
     check(net, box, best, WEIGHT, "max")
     assert best.value == pytest.approx(by_milp(name, "max", False, "scip"), abs=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_finds_the_same(way):
+    rng = np.random.default_rng(3)
+    net, box, c = chain(rng, "relu", (4, 10, 10, 2)), po.Box(-np.ones(4), np.ones(4)), rng.normal(size=2)
+    here, there = (po.optimize(net, box, c, time_limit=30, device=device) for device in ("cpu", "cuda"))
+    assert here.status == there.status == "optimal"
+    assert there.value == pytest.approx(here.value, rel=1e-5)
+    prop = po.Property(box, unsafe=[po.HPolytope(-c[None], [-here.value - 1e-3])])
+    assert po.verify(net, prop, time_limit=30, device="cuda").status == "verified"
 
 
 def test_a_bound_that_is_not_yet_the_optimum_holds():

@@ -49,6 +49,7 @@ def pre_activations(form, x):
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_no_sample_of_a_box_is_outside_its_bounds(name, decided, monkeypatch):
     monkeypatch.setattr(refine, "ENTRIES", 64)  # several parts of a list
+    monkeypatch.setattr(refine, "LISTED", 128)  # which is made in several parts
     net, rng = CONTINUOUS[name], np.random.default_rng(0)
     boxes = boxes_in(net, rng)
     form, units, found = refined(net, boxes, decided)
@@ -80,6 +81,19 @@ def test_they_are_those_of_crown_box_by_box():
     assert undecided.any()
     np.testing.assert_allclose(found.sides[0].numpy()[undecided], lower[undecided], atol=1e-9)
     np.testing.assert_allclose(-found.sides[1].numpy()[undecided], upper[undecided], atol=1e-9)
+
+
+def test_boxes_that_are_taken_are_those_made_of_their_ends():
+    rng = np.random.default_rng(0)
+    lower = torch.tensor(rng.normal(size=(4, 3)))
+    boxes, index = Boxes(lower, lower + torch.tensor(rng.random((4, 3)))), torch.tensor([2, 0, 2, 3, 1])
+    A = torch.tensor(rng.normal(size=(5, 3)))
+    boxes.point(A[:4].float())
+    taken, made = boxes.take(index), Boxes(boxes.lower[index], boxes.upper[index])
+    for one, other in zip(taken(A), made(A), strict=True):
+        assert torch.equal(one, other)
+    for precision in (torch.float32, torch.float64):
+        assert torch.equal(taken.point(A.to(precision)), made.point(A.to(precision)))
 
 
 @pytest.mark.parametrize("counts", [[0, 1, 0, TILE, 2 * TILE + 1, 0], [0, 0], [3]])

@@ -34,7 +34,7 @@ class Boxes:
         self.center, self.radius = (upper + lower) / 2, (upper - lower) / 2
         # so that the box around the rounded centre contains the exact one, and the sums are rounded downwards
         self._reach = self.radius + gamma(lower.shape[1], lower.dtype) * (lower.abs() + upper.abs())
-        self._near: dict[torch.dtype, tuple[Tensor, Tensor]] = {}  # centers and radii in other precisions
+        self._near: tuple[Tensor, Tensor] | None = None  # centre and radius in the precision of `point`
 
     def __call__(self, A: Tensor) -> tuple[Tensor, Tensor]:
         """``min A x`` (batch,), and the corners (batch, n_in), for a row of A (batch, n_in) to each box."""
@@ -46,10 +46,9 @@ class Boxes:
 
     def point(self, A: Tensor) -> Tensor:
         """The corners, in the precision of A."""
-        if A.dtype not in self._near:
-            self._near[A.dtype] = self.center.to(A.dtype), self.radius.to(A.dtype)
-        center, radius = self._near[A.dtype]
-        return torch.addcmul(center, radius, A.sign(), value=-1.0)
+        if self._near is None or self._near[0].dtype != A.dtype:
+            self._near = self.center.to(A.dtype), self.radius.to(A.dtype)
+        return torch.addcmul(*self._near, A.sign(), value=-1.0)
 
     def take(self, index: Tensor) -> Boxes:
         """Some of the boxes, any of them any number of times."""
@@ -57,7 +56,7 @@ class Boxes:
         some.lower, some.upper, some.center, some.radius, some._reach = (
             each[index] for each in (self.lower, self.upper, self.center, self.radius, self._reach)
         )
-        some._near = {precision: (center[index], radius[index]) for precision, (center, radius) in self._near.items()}
+        some._near = None
         return some
 
 

@@ -168,12 +168,10 @@ class Branching:
         slow = self._tried(taken)
         if self.question.refuted:
             self.receive(taken)
-            return
-        parts = slow
-        if len(slow["bound"]):
+        elif len(slow["bound"]):
             parts = self._open(self._ascended(split_units(slow, EARLIEST), UNIT_STEPS))
-        if len(parts["bound"]):
-            self._take(self._tightened(parts), False, UNIT_STEPS)
+            if len(parts["bound"]):
+                self._take(self._tightened(parts), False, UNIT_STEPS)
 
     def _tried(self, taken: Values) -> Values:
         """Those domains that splits alone take too long for, with the bounds that they came to."""

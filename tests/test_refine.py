@@ -49,7 +49,6 @@ def pre_activations(form, x):
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_no_sample_of_a_box_is_outside_its_bounds(name, decided, monkeypatch):
     monkeypatch.setattr(refine, "ENTRIES", 64)  # several parts of a list
-    monkeypatch.setattr(refine, "LISTED", 128)  # which is made in several parts
     net, rng = CONTINUOUS[name], np.random.default_rng(0)
     boxes = boxes_in(net, rng)
     form, units, found = refined(net, boxes, decided)
@@ -70,8 +69,9 @@ def test_no_sample_of_a_box_is_outside_its_bounds(name, decided, monkeypatch):
             assert (margins >= least[row].item() - corner + x @ slope - 1e-9).all()
 
 
-def test_they_are_those_of_crown_box_by_box():
+def test_they_are_those_of_crown_box_by_box(monkeypatch):
     """ReLUs in a chain: where interval arithmetic is never the better of the two, both are the same passes."""
+    monkeypatch.setattr(refine, "LISTED", 128)  # a list that is made in several parts
     net, rng = NETWORKS["relu"], np.random.default_rng(1)
     boxes = boxes_in(net, rng)
     _, units, found = refined(net, boxes)
